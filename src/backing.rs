@@ -1,0 +1,752 @@
+//! Files of a store: opened beneath a fixed directory, through no symlink, onto no other mount.
+//!
+//! Store data is foreign. Three rules keep every open inside the store:
+//! 1. A [`Root`] is opened once; everything else is reached from its descriptor by `openat2` with
+//!    `RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV`.
+//! 2. Attributes are read by one name from an open directory, never by a longer path.
+//! 3. Nothing but a regular file is opened for its data; where a running container could swap one
+//!    for a device or a FIFO in between ([`Access::Live`]), the type is checked on an `O_PATH`
+//!    descriptor first.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, RawDir, ResolveFlags};
+use rustix::io::Errno;
+
+use crate::error::{Error, Result};
+
+/// Longest path that one system call takes, in bytes, with the ending NUL (Linux `PATH_MAX`).
+const PATH_MAX: usize = 4096;
+
+/// Longest xattr value or list of names, in bytes (Linux `XATTR_SIZE_MAX`, `XATTR_LIST_MAX`).
+const XATTR_MAX: usize = 65536;
+
+/// Whether somebody may change a directory tree while it is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// The engine writes it once and leaves it: image layers, metadata.
+    Sealed,
+    /// A container may be writing to it now.
+    Live,
+}
+
+/// A point in time as the file system has it: seconds since 1970, which may be negative, and
+/// nanoseconds in `0..1_000_000_000` that always count forward.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Time {
+    /// Whole seconds, rounded down.
+    pub secs: i64,
+    /// The rest.
+    pub nanos: u32,
+}
+
+/// What kind of thing a directory entry is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FileKind {
+    /// A file with contents.
+    Regular,
+    /// A directory.
+    Directory,
+    /// A symbolic link.
+    Symlink,
+    /// A character device.
+    CharDevice,
+    /// A block device.
+    BlockDevice,
+    /// A named pipe.
+    Fifo,
+    /// A socket.
+    Socket,
+}
+
+impl FileKind {
+    /// From the type bits of `st_mode`; `None` where they are none of the seven.
+    #[must_use]
+    pub fn from_mode(mode: u32) -> Option<FileKind> {
+        Some(match mode & libc::S_IFMT {
+            libc::S_IFREG => FileKind::Regular,
+            libc::S_IFDIR => FileKind::Directory,
+            libc::S_IFLNK => FileKind::Symlink,
+            libc::S_IFCHR => FileKind::CharDevice,
+            libc::S_IFBLK => FileKind::BlockDevice,
+            libc::S_IFIFO => FileKind::Fifo,
+            libc::S_IFSOCK => FileKind::Socket,
+            _ => return None,
+        })
+    }
+}
+
+/// Attributes of a file, as `lstat` gives them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stat {
+    /// What it is.
+    pub kind: FileKind,
+    /// `st_mode` whole, with the type bits.
+    pub mode: u32,
+    /// Owner, on the host.
+    pub uid: u32,
+    /// Group, on the host.
+    pub gid: u32,
+    /// Number of hard links.
+    pub nlink: u64,
+    /// Size in bytes.
+    pub size: u64,
+    /// Allocated blocks of 512 bytes.
+    pub blocks: u64,
+    /// Last change of the contents.
+    pub mtime: Time,
+    /// Last change of contents or attributes.
+    pub ctime: Time,
+    /// Major and minor number of a device node.
+    pub rdev: (u32, u32),
+    /// The file system it lies on.
+    pub dev: u64,
+    /// Its number there.
+    pub ino: u64,
+}
+
+impl Stat {
+    fn from_raw(stat: &rustix::fs::Stat) -> io::Result<Stat> {
+        Ok(Stat {
+            kind: FileKind::from_mode(stat.st_mode)
+                .ok_or_else(|| io::Error::from(Errno::OPNOTSUPP))?,
+            mode: stat.st_mode,
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+            nlink: stat.st_nlink,
+            size: u64::try_from(stat.st_size).unwrap_or(0),
+            blocks: u64::try_from(stat.st_blocks).unwrap_or(0),
+            mtime: Time { secs: stat.st_mtime, nanos: nanos(stat.st_mtime_nsec) },
+            ctime: Time { secs: stat.st_ctime, nanos: nanos(stat.st_ctime_nsec) },
+            rdev: (libc::major(stat.st_rdev), libc::minor(stat.st_rdev)),
+            dev: stat.st_dev,
+            ino: stat.st_ino,
+        })
+    }
+
+    /// The permission bits with set-user-ID, set-group-ID and sticky: `st_mode & 07777`.
+    #[must_use]
+    pub fn permissions(&self) -> u32 {
+        self.mode & 0o7777
+    }
+
+    /// True for a directory.
+    #[must_use]
+    pub fn is_dir(&self) -> bool {
+        self.kind == FileKind::Directory
+    }
+
+    /// A stamp that moves whenever the file's bytes may have: size, mtime, ctime and identity in
+    /// one number, never 0.
+    #[must_use]
+    pub fn stamp(&self) -> u64 {
+        let mut stamp = Fingerprint::new();
+        for part in [
+            self.size,
+            self.mtime.secs.cast_unsigned(),
+            u64::from(self.mtime.nanos),
+            self.ctime.secs.cast_unsigned(),
+            u64::from(self.ctime.nanos),
+            self.ino,
+        ] {
+            stamp.add(&part.to_le_bytes());
+        }
+        stamp.finish().max(1)
+    }
+}
+
+fn nanos(nanos: u64) -> u32 {
+    u32::try_from(nanos).unwrap_or(0)
+}
+
+/// A 64-bit hash that is the same on every run and host (FNV-1a, then the finaliser of
+/// MurmurHash3): for inode numbers and stamps, not against an adversary who may choose freely.
+#[derive(Debug, Clone, Copy)]
+pub struct Fingerprint(u64);
+
+impl Fingerprint {
+    /// The hash of nothing yet.
+    #[must_use]
+    pub fn new() -> Fingerprint {
+        Fingerprint(0xcbf2_9ce4_8422_2325)
+    }
+
+    /// Adds `bytes`, and where they end.
+    pub fn add(&mut self, bytes: &[u8]) {
+        for byte in bytes.iter().chain(&(bytes.len() as u32).to_le_bytes()) {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+    }
+
+    /// The hash.
+    #[must_use]
+    pub fn finish(self) -> u64 {
+        let mut hash = self.0;
+        hash = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+        hash = (hash ^ (hash >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+        hash ^ (hash >> 33)
+    }
+}
+
+impl Default for Fingerprint {
+    fn default() -> Self {
+        Fingerprint::new()
+    }
+}
+
+/// A directory of a store, and all beneath it.
+#[derive(Debug)]
+pub struct Root {
+    fd: OwnedFd,
+    path: PathBuf,
+    access: Access,
+}
+
+impl Root {
+    /// Opens `path` as the user gave it; symlinks in it are followed.
+    ///
+    /// # Errors
+    /// Fails when it is no directory or can't be read.
+    pub fn open(path: &Path, access: Access) -> Result<Root> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(CWD, path, flags, Mode::empty())
+            .map_err(|err| Error::io(path, err))?;
+        Ok(Root { fd, path: path.to_owned(), access })
+    }
+
+    /// The directory `path` of this root as a root of its own.
+    ///
+    /// # Errors
+    /// Fails when `path` is missing, leads through a symlink, or is no directory.
+    pub fn sub(&self, path: impl AsRef<Path>, access: Access) -> Result<Root> {
+        let path = path.as_ref();
+        let fd = self.open_fd(path, OFlags::PATH | OFlags::DIRECTORY)?;
+        Ok(Root { fd, path: self.path.join(path), access })
+    }
+
+    /// The directory `path` of this root as a root of its own, on whatever mount it lies: for the
+    /// few that administrators mount, or that engines bind onto themselves (Docker did so with
+    /// `overlay2` and `containers`).
+    ///
+    /// # Errors
+    /// Fails when `path` is missing, leads through a symlink, or is no directory.
+    pub fn sub_mount(&self, path: impl AsRef<Path>, access: Access) -> Result<Root> {
+        let path = path.as_ref();
+        let flags = OFlags::PATH | OFlags::DIRECTORY;
+        let resolve = BENEATH.difference(ResolveFlags::NO_XDEV);
+        let fd = resolved(self.fd.as_fd(), path.as_os_str().as_bytes(), flags, resolve)
+            .map_err(|err| Error::io(self.path.join(path), err))?;
+        Ok(Root { fd, path: self.path.join(path), access })
+    }
+
+    /// Where the root lies, for messages.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether somebody may be writing beneath.
+    #[must_use]
+    pub fn access(&self) -> Access {
+        self.access
+    }
+
+    /// True once the directory itself is gone from the disk, though it is still open here.
+    #[must_use]
+    pub fn is_removed(&self) -> bool {
+        rustix::fs::fstat(&self.fd).is_ok_and(|stat| stat.st_nlink == 0)
+    }
+
+    /// Opens the directory `path` (`""` is the root itself).
+    ///
+    /// # Errors
+    /// Fails when `path` is missing, leads through a symlink, or is no directory.
+    pub fn dir(&self, path: impl AsRef<Path>) -> Result<Dir> {
+        let path = path.as_ref();
+        let fd = self.open_fd(path, OFlags::PATH | OFlags::DIRECTORY)?;
+        Ok(Dir { fd, path: join(&self.path, path) })
+    }
+
+    /// The directory `path`, and what [`Dir::names`] gives for it, with one open less.
+    ///
+    /// # Errors
+    /// As for [`Root::dir`], and whatever else the file system says.
+    pub fn listed_dir(&self, path: impl AsRef<Path>) -> Result<(Dir, Vec<DirEntry>)> {
+        let path = path.as_ref();
+        let fd = self.open_fd(path, OFlags::RDONLY | OFlags::DIRECTORY)?;
+        let path = join(&self.path, path);
+        let names = read_names(fd.as_fd()).map_err(|err| Error::io(&path, err))?;
+        Ok((Dir { fd, path }, names))
+    }
+
+    /// Attributes of `path`, a symlink's own if it is one.
+    ///
+    /// # Errors
+    /// Fails when it is missing or an ancestor is a symlink.
+    pub fn stat(&self, path: impl AsRef<Path>) -> Result<Stat> {
+        let path = path.as_ref();
+        match split(path) {
+            None => self.dir("")?.own_stat(),
+            Some((parent, name)) => self.dir(parent)?.stat(name),
+        }
+    }
+
+    /// Opens the regular file `path` to read it.
+    ///
+    /// # Errors
+    /// Fails when it is missing, is no regular file, or leads through a symlink.
+    pub fn open_file(&self, path: impl AsRef<Path>) -> Result<BackingFile> {
+        let path = path.as_ref();
+        let shown = || self.path.join(path);
+        let read = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let fd = match self.access {
+            Access::Sealed => self.open_fd(path, read)?,
+            Access::Live => {
+                let handle = self.open_fd(path, OFlags::PATH | OFlags::NOFOLLOW)?;
+                BackingFile::check(handle.as_fd()).map_err(|err| Error::io(shown(), err))?;
+                reopen(handle.as_fd(), read).map_err(|err| Error::io(shown(), err))?
+            }
+        };
+        let stat = BackingFile::check(fd.as_fd()).map_err(|err| Error::io(shown(), err))?;
+        Ok(BackingFile { file: File::from(fd), stat })
+    }
+
+    /// The whole of a file that is expected to be small.
+    ///
+    /// # Errors
+    /// Fails as [`Root::open_file`] does, as corrupt where something else is in the file's place,
+    /// and when it is larger than `limit` bytes.
+    pub fn read(&self, path: impl AsRef<Path>, limit: u64) -> Result<Vec<u8>> {
+        let path = path.as_ref();
+        let file = self.open_file(path).map_err(|err| match err.is_misplaced() {
+            true => Error::corrupt(self.path.join(path), "something else is in its place"),
+            false => err,
+        })?;
+        if file.stat.size > limit {
+            let why = format!("larger than {limit} bytes");
+            return Err(Error::corrupt(self.path.join(path), why));
+        }
+        let mut bytes = vec![0; file.stat.size as usize];
+        let read =
+            file.read_at(0, &mut bytes).map_err(|err| Error::io(self.path.join(path), err))?;
+        bytes.truncate(read);
+        Ok(bytes)
+    }
+
+    /// Opens `path` beneath this root, with all the rules of this module.
+    fn open_fd(&self, path: &Path, flags: OFlags) -> Result<OwnedFd> {
+        let mut rest = path.as_os_str().as_bytes();
+        let mut base: Option<OwnedFd> = None;
+        while rest.len() >= PATH_MAX {
+            let head = rest[..PATH_MAX].iter().rposition(|&byte| byte == b'/').unwrap_or(0);
+            if head == 0 {
+                break; // no component can be that long: the call below says ENAMETOOLONG
+            }
+            let dir = base.as_ref().map_or(self.fd.as_fd(), AsFd::as_fd);
+            let next = beneath(dir, &rest[..head], OFlags::PATH | OFlags::DIRECTORY);
+            base = Some(next.map_err(|err| Error::io(join(&self.path, path), err))?);
+            rest = &rest[head + 1..];
+        }
+        let dir = base.as_ref().map_or(self.fd.as_fd(), AsFd::as_fd);
+        beneath(dir, rest, flags).map_err(|err| Error::io(join(&self.path, path), err))
+    }
+}
+
+impl AsFd for Root {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+fn join(root: &Path, path: &Path) -> PathBuf {
+    if path.as_os_str().is_empty() { root.to_owned() } else { root.join(path) }
+}
+
+fn split(path: &Path) -> Option<(&Path, &OsStr)> {
+    let bytes = path.as_os_str().as_bytes();
+    match bytes.iter().rposition(|&byte| byte == b'/') {
+        None if bytes.is_empty() => None,
+        None => Some((Path::new(""), path.as_os_str())),
+        Some(at) => {
+            Some((Path::new(OsStr::from_bytes(&bytes[..at])), OsStr::from_bytes(&bytes[at + 1..])))
+        }
+    }
+}
+
+/// How every path of a store is walked.
+const BENEATH: ResolveFlags = ResolveFlags::BENEATH
+    .union(ResolveFlags::NO_SYMLINKS)
+    .union(ResolveFlags::NO_MAGICLINKS)
+    .union(ResolveFlags::NO_XDEV);
+
+fn beneath(dir: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
+    resolved(dir, path, flags, BENEATH)
+}
+
+fn resolved(
+    dir: BorrowedFd<'_>,
+    path: &[u8],
+    flags: OFlags,
+    resolve: ResolveFlags,
+) -> Result<OwnedFd, Errno> {
+    let path: &[u8] = if path.is_empty() { b"." } else { path };
+    loop {
+        // EAGAIN: something was renamed while the kernel walked (openat2(2), "RESOLVE_BENEATH").
+        match rustix::fs::openat2(dir, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            result => return result,
+        }
+    }
+}
+
+/// Opens again, for its data, the very file that an `O_PATH` descriptor stands for.
+fn reopen(handle: BorrowedFd<'_>, flags: OFlags) -> io::Result<OwnedFd> {
+    let path = format!("/proc/self/fd/{}", handle.as_raw_fd());
+    Ok(rustix::fs::openat(CWD, path, flags | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+/// A regular file, open for reading.
+#[derive(Debug)]
+pub struct BackingFile {
+    file: File,
+    stat: Stat,
+}
+
+impl BackingFile {
+    fn check(fd: BorrowedFd<'_>) -> io::Result<Stat> {
+        let stat = Stat::from_raw(&rustix::fs::fstat(fd)?)?;
+        match stat.kind {
+            FileKind::Regular => Ok(stat),
+            FileKind::Directory => Err(Errno::ISDIR.into()),
+            FileKind::Symlink => Err(Errno::LOOP.into()),
+            FileKind::CharDevice | FileKind::BlockDevice | FileKind::Fifo | FileKind::Socket => {
+                Err(io::Error::new(io::ErrorKind::InvalidData, "not a regular file"))
+            }
+        }
+    }
+
+    /// Its attributes when it was opened.
+    #[must_use]
+    pub fn stat(&self) -> &Stat {
+        &self.stat
+    }
+
+    /// Fills `buf` from byte `offset` on, and returns how many bytes were read: `buf.len()`, or
+    /// less only where the file ends.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    pub fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        let mut done = 0;
+        while done < buf.len() {
+            match self.file.read_at(&mut buf[done..], offset + done as u64) {
+                Ok(0) => break,
+                Ok(read) => done += read,
+                Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
+                Err(err) => return Err(err),
+            }
+        }
+        Ok(done)
+    }
+
+    /// The first byte of data (or of a hole) at or after `offset`; `None` where there is no more.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    pub fn seek(&self, offset: u64, seek: Seek) -> io::Result<Option<u64>> {
+        let from = match seek {
+            Seek::Data => rustix::fs::SeekFrom::Data(offset),
+            Seek::Hole => rustix::fs::SeekFrom::Hole(offset),
+        };
+        match rustix::fs::seek(&self.file, from) {
+            Ok(found) => Ok(Some(found)),
+            Err(Errno::NXIO) => Ok(None),
+            Err(err) => Err(err.into()),
+        }
+    }
+}
+
+impl io::Read for BackingFile {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.file.read(buf)
+    }
+}
+
+/// What to look for in a sparse file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seek {
+    /// Bytes that are stored.
+    Data,
+    /// A run of zeros that is not stored; the end of a file counts as one.
+    Hole,
+}
+
+/// A name in a directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DirEntry {
+    /// The name, one component.
+    pub name: OsString,
+    /// Its inode number.
+    pub ino: u64,
+}
+
+/// An open directory of a store.
+#[derive(Debug)]
+pub struct Dir {
+    fd: OwnedFd,
+    path: PathBuf,
+}
+
+impl Dir {
+    /// Where it lies, for messages.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Every name in it but `.` and `..`, in the order of the disk.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    pub fn names(&self) -> Result<Vec<DirEntry>> {
+        let fd = beneath(self.fd.as_fd(), b"", OFlags::RDONLY | OFlags::DIRECTORY)
+            .map_err(|err| Error::io(&self.path, err))?;
+        read_names(fd.as_fd()).map_err(|err| Error::io(&self.path, err))
+    }
+
+    /// Attributes of the directory itself.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    pub fn own_stat(&self) -> Result<Stat> {
+        rustix::fs::fstat(&self.fd)
+            .map_err(io::Error::from)
+            .and_then(|stat| Stat::from_raw(&stat))
+            .map_err(|err| Error::io(&self.path, err))
+    }
+
+    /// Attributes of the entry `name`, a symlink's own if it is one.
+    ///
+    /// # Errors
+    /// Fails when it is missing, or `name` is more than one component.
+    pub fn stat(&self, name: &OsStr) -> Result<Stat> {
+        self.check(name)?;
+        rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT)
+            .map_err(io::Error::from)
+            .and_then(|stat| Stat::from_raw(&stat))
+            .map_err(|err| Error::io(self.path.join(name), err))
+    }
+
+    /// The target of the symlink `name`.
+    ///
+    /// # Errors
+    /// Fails when it is missing or no symlink.
+    pub fn read_link(&self, name: &OsStr) -> Result<Vec<u8>> {
+        self.check(name)?;
+        rustix::fs::readlinkat(&self.fd, name, Vec::new())
+            .map(std::ffi::CString::into_bytes)
+            .map_err(|err| Error::io(self.path.join(name), err))
+    }
+
+    /// The value of the xattr `attribute` of the entry `name` (`""` is the directory itself);
+    /// `None` where it has none of that name, or the file system knows none at all.
+    ///
+    /// # Errors
+    /// Whatever else the file system says.
+    pub fn xattr(&self, name: &OsStr, attribute: &OsStr) -> Result<Option<Vec<u8>>> {
+        let path = self.proc_path(name)?;
+        let mut value = vec![0; 256];
+        loop {
+            match rustix::fs::lgetxattr(&path, attribute, &mut value[..]) {
+                Ok(length) => {
+                    value.truncate(length);
+                    return Ok(Some(value));
+                }
+                Err(Errno::RANGE) if value.len() < XATTR_MAX => value.resize(XATTR_MAX, 0),
+                Err(Errno::NODATA | Errno::OPNOTSUPP) => return Ok(None),
+                Err(err) => return Err(Error::io(self.path.join(name), err)),
+            }
+        }
+    }
+
+    /// The names of all xattrs of the entry `name` (`""` is the directory itself), sorted.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    pub fn xattrs(&self, name: &OsStr) -> Result<Vec<OsString>> {
+        let path = self.proc_path(name)?;
+        let mut list = vec![0; 1024];
+        let length = loop {
+            match rustix::fs::llistxattr(&path, &mut list[..]) {
+                Ok(length) => break length,
+                Err(Errno::RANGE) if list.len() < XATTR_MAX => list.resize(XATTR_MAX, 0),
+                Err(Errno::OPNOTSUPP) => break 0,
+                Err(err) => return Err(Error::io(self.path.join(name), err)),
+            }
+        };
+        let mut names: Vec<OsString> = list[..length]
+            .split(|&byte| byte == 0)
+            .filter(|name| !name.is_empty())
+            .map(|name| OsStr::from_bytes(name).to_owned())
+            .collect();
+        names.sort();
+        Ok(names)
+    }
+
+    /// A path to an entry that starts at the open descriptor: there is no `lgetxattrat` before
+    /// Linux 6.13.
+    fn proc_path(&self, name: &OsStr) -> Result<PathBuf> {
+        let path = PathBuf::from(format!("/proc/self/fd/{}", self.fd.as_raw_fd()));
+        if name.is_empty() {
+            return Ok(path.join("."));
+        }
+        self.check(name)?;
+        Ok(path.join(name))
+    }
+
+    fn check(&self, name: &OsStr) -> Result<()> {
+        match name.as_bytes() {
+            b"" | b"." | b".." => Err(Error::errno_of(self.path.join(name), Errno::INVAL)),
+            bytes if bytes.contains(&b'/') => {
+                Err(Error::errno_of(self.path.join(name), Errno::INVAL))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What is left to read of an open directory.
+fn read_names(dir: BorrowedFd<'_>) -> Result<Vec<DirEntry>, Errno> {
+    let mut buf = [MaybeUninit::uninit(); 32 * 1024];
+    let mut entries = Vec::new();
+    let mut raw = RawDir::new(dir, &mut buf);
+    while let Some(entry) = raw.next() {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            entries.push(DirEntry { name: OsStr::from_bytes(name).to_owned(), ino: entry.ino() });
+        }
+    }
+    Ok(entries)
+}
+
+impl AsFd for Dir {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn root(dir: &tempfile::TempDir) -> Root {
+        Root::open(dir.path(), Access::Sealed).unwrap()
+    }
+
+    #[test]
+    fn no_open_leaves_the_root() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("in")).unwrap();
+        fs::write(dir.path().join("secret"), "secret").unwrap();
+        symlink("../secret", dir.path().join("in/link")).unwrap();
+        symlink("..", dir.path().join("in/up")).unwrap();
+        let inner = root(&dir).sub("in", Access::Sealed).unwrap();
+        for path in ["link", "up/secret", "../secret", "/etc/passwd", "./../secret"] {
+            assert!(inner.open_file(path).is_err(), "{path}");
+            assert!(inner.read(path, 100).is_err(), "{path}");
+        }
+        assert!(inner.dir("up").is_err());
+        assert!(inner.stat("../secret").is_err());
+        assert_eq!(inner.stat("link").unwrap().kind, FileKind::Symlink);
+    }
+
+    #[test]
+    fn a_root_knows_that_it_was_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("layer")).unwrap();
+        let layer = root(&dir).sub("layer", Access::Sealed).unwrap();
+        assert!(!layer.is_removed());
+        fs::remove_dir(dir.path().join("layer")).unwrap();
+        assert!(layer.is_removed());
+    }
+
+    #[test]
+    fn only_regular_files_are_opened_for_data() {
+        let dir = tempfile::tempdir().unwrap();
+        rustix::fs::mkfifoat(CWD, dir.path().join("fifo"), Mode::from_raw_mode(0o600)).unwrap();
+        fs::create_dir(dir.path().join("dir")).unwrap();
+        for access in [Access::Sealed, Access::Live] {
+            let root = Root::open(dir.path(), access).unwrap();
+            for name in ["fifo", "dir", "missing"] {
+                assert!(root.open_file(name).is_err(), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_live_file_reads_like_a_sealed_one() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("file"), "0123456789").unwrap();
+        for access in [Access::Sealed, Access::Live] {
+            let root = Root::open(dir.path(), access).unwrap();
+            let mut buf = [0; 4];
+            assert_eq!(root.open_file("file").unwrap().read_at(8, &mut buf).unwrap(), 2);
+            assert_eq!(&buf[..2], b"89");
+            assert!(root.read("file", 9).is_err());
+        }
+    }
+
+    #[test]
+    fn a_path_longer_than_path_max_is_reached() {
+        let dir = tempfile::tempdir().unwrap();
+        let name = "d".repeat(200);
+        let mut parent = OwnedFd::from(File::open(dir.path()).unwrap());
+        let mut path = PathBuf::new();
+        for _ in 0..30 {
+            rustix::fs::mkdirat(&parent, &name, Mode::from_raw_mode(0o755)).unwrap();
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+            parent = rustix::fs::openat(&parent, &name, flags, Mode::empty()).unwrap();
+            path.push(&name);
+        }
+        assert!(root(&dir).stat(&path).unwrap().is_dir());
+        assert_eq!(root(&dir).dir(&path).unwrap().names().unwrap(), []);
+    }
+
+    #[test]
+    fn xattrs_are_read_of_links_and_directories_too() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("dir")).unwrap();
+        symlink("nowhere", dir.path().join("link")).unwrap();
+        let flags = rustix::fs::XattrFlags::empty();
+        rustix::fs::lsetxattr(dir.path().join("dir"), "user.a", &[7; 300], flags).unwrap();
+        let open = root(&dir).dir("").unwrap();
+        let value = open.xattr(OsStr::new("dir"), OsStr::new("user.a")).unwrap();
+        assert_eq!(value, Some(vec![7; 300]));
+        assert_eq!(open.xattrs(OsStr::new("dir")).unwrap(), ["user.a"]);
+        assert_eq!(root(&dir).dir("dir").unwrap().xattrs(OsStr::new("")).unwrap(), ["user.a"]);
+        assert_eq!(open.xattrs(OsStr::new("link")).unwrap(), Vec::<OsString>::new());
+        assert_eq!(open.xattr(OsStr::new("link"), OsStr::new("user.a")).unwrap(), None);
+    }
+
+    #[test]
+    fn a_fingerprint_knows_where_its_parts_end() {
+        let of = |parts: &[&[u8]]| {
+            let mut hash = Fingerprint::new();
+            parts.iter().for_each(|part| hash.add(part));
+            hash.finish()
+        };
+        assert_ne!(of(&[b"ab", b"c"]), of(&[b"a", b"bc"]));
+        assert_eq!(of(&[b"ab", b"c"]), of(&[b"ab", b"c"]));
+    }
+}
