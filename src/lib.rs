@@ -25,3 +25,4 @@ compile_error!("stratafs relies on 64-bit file offsets fitting usize");
 pub mod backing;
 pub mod digest;
 pub mod error;
+pub mod recipe;
