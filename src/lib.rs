@@ -26,3 +26,4 @@ pub mod backing;
 pub mod digest;
 pub mod error;
 pub mod recipe;
+pub mod tar;

@@ -1,0 +1,13 @@
+//! Tar, byte for byte as Go's `archive/tar` (1.10 and later) writes it, and tar-split records.
+//!
+//! Source: Go's archive/tar (writer.go, common.go, strconv.go); POSIX.1-2001 pax.
+
+pub mod header;
+pub mod pax;
+pub mod split;
+
+/// Tar block, in bytes (POSIX pax, "ustar Interchange Format").
+pub const BLOCK: u64 = 512;
+
+/// The zeros that end an archive, in bytes: two blocks, and no padding to 10 KiB.
+pub const TRAILER: u64 = 2 * BLOCK;
