@@ -25,5 +25,7 @@ compile_error!("stratafs relies on 64-bit file offsets fitting usize");
 pub mod backing;
 pub mod digest;
 pub mod error;
+pub mod json;
 pub mod recipe;
 pub mod tar;
+pub mod time;
