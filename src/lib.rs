@@ -26,6 +26,8 @@ pub mod backing;
 pub mod digest;
 pub mod error;
 pub mod json;
+pub mod oci;
 pub mod recipe;
+pub mod reference;
 pub mod tar;
 pub mod time;
