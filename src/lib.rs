@@ -29,5 +29,6 @@ pub mod json;
 pub mod oci;
 pub mod recipe;
 pub mod reference;
+pub mod store;
 pub mod tar;
 pub mod time;

@@ -1,0 +1,271 @@
+//! What an engine keeps on disk, described: images, layers, containers. Nothing here writes.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::backing::Root;
+use crate::digest::{ChainId, ContainerId, DiffId, ImageId};
+use crate::error::{Error, Result};
+
+pub mod docker;
+mod find;
+pub mod names;
+
+pub use find::{Kind, OpenError, Source, find_host_stores, open};
+
+/// A stamp of a store's state: equal stamps mean that nothing was added, removed or renamed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Generation(pub u64);
+
+/// One engine's directory.
+///
+/// Reading takes no lock: the engine may write meanwhile. Each answer equals some state that the
+/// store had.
+pub trait LayerStore: fmt::Debug + Send + Sync {
+    /// What the store is and where it lies.
+    fn info(&self) -> &StoreInfo;
+
+    /// A stamp that is cheap to take: no file of an image or a layer is opened.
+    ///
+    /// # Errors
+    /// Fails when the store itself is gone or unreadable.
+    fn generation(&self) -> Result<Generation>;
+
+    /// Names of all images and containers. Opens no layer.
+    ///
+    /// # Errors
+    /// Fails when the store itself is unreadable; a broken image or container is listed in
+    /// [`Catalog::damaged`] and its neighbours stay.
+    fn catalog(&self) -> Result<Catalog>;
+
+    /// The config of the image `id`, bytes as stored. Looks at no layer.
+    ///
+    /// # Errors
+    /// ENOENT where there is no such image; corrupt where the bytes are not what its ID says.
+    fn config(&self, id: ImageId) -> Result<Arc<[u8]>>;
+
+    /// The image `id` with its layers, from its config and the layers' metadata.
+    ///
+    /// # Errors
+    /// ENOENT where there is no such image; corrupt where its config is not what its ID says or a
+    /// layer is not described.
+    fn image(&self, id: ImageId) -> Result<Image>;
+
+    /// The container `id` as it is at this moment.
+    ///
+    /// # Errors
+    /// ENOENT where there is no such container, EBUSY where its config is gone but not yet its
+    /// directory. One that is dead or being removed is *not* an error otherwise: see [`State`].
+    fn container(&self, id: ContainerId) -> Result<Container>;
+
+    /// How the driver would mount layers, as the engine's own inspection tells it; `dirs` are those
+    /// of an image's top layer or of a container.
+    fn graph_driver(&self, dirs: &[LayerDir]) -> GraphDriver;
+
+    /// What it takes on disk, from metadata alone.
+    ///
+    /// # Errors
+    /// Fails when the store itself is unreadable.
+    fn usage(&self) -> Result<Usage>;
+}
+
+/// The driver that unpacked the layers, and its directories.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GraphDriver {
+    /// Its name: `overlay2`, `vfs`.
+    pub name: String,
+    /// What overlay2 mounts; `None` with drivers that show nothing.
+    pub directories: Option<Directories>,
+}
+
+/// What overlay2 mounts: absolute paths.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Directories {
+    /// The layers below, topmost first, separated by `:`; empty for the lowest layer.
+    pub lower: String,
+    /// Where the union appears.
+    pub merged: String,
+    /// The layer itself.
+    pub upper: String,
+    /// Overlayfs' scratch directory.
+    pub work: String,
+}
+
+/// What a store takes on disk, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    /// Size of the file system that it lies on.
+    pub total: u64,
+    /// Contents of all layers, each once.
+    pub used: u64,
+}
+
+/// What a store is and where it lies.
+#[derive(Debug, Clone)]
+pub struct StoreInfo {
+    /// The engine: `docker`.
+    pub kind: &'static str,
+    /// The driver: `overlay2`, `vfs`.
+    pub driver: &'static str,
+    /// The directory, as it was named or found.
+    pub path: PathBuf,
+}
+
+/// All names that a store holds at one moment.
+#[derive(Debug, Clone, Default)]
+pub struct Catalog {
+    /// Every image, named or not, lowest ID first, with its parent where the store knows one.
+    /// Each parent is listed too, and no walk up comes back to where it was.
+    pub images: BTreeMap<ImageId, Option<ImageId>>,
+    /// References as the store writes them (familiar names, `repo:tag` or `repo@sha256:..`).
+    pub references: BTreeMap<String, ImageId>,
+    /// Every container.
+    pub containers: Vec<ContainerSummary>,
+    /// What could not be read, one error each.
+    pub damaged: Vec<Arc<Error>>,
+}
+
+/// What a listing says of a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContainerSummary {
+    /// Its ID.
+    pub id: ContainerId,
+    /// Its name, without the leading slash that Docker stores.
+    pub name: String,
+    /// The image it was made from; `None` for one made from scratch.
+    pub image: Option<ImageId>,
+}
+
+/// An image.
+#[derive(Debug, Clone)]
+pub struct Image {
+    /// Its ID.
+    pub id: ImageId,
+    /// The config, bytes as stored; their digest is the ID.
+    pub config: Arc<[u8]>,
+    /// Layers, lowest first; as many as the config's `rootfs.diff_ids`.
+    pub layers: Vec<Layer>,
+    /// The image it was built or committed from, as recorded: it may be gone, or form a loop. To
+    /// walk up, use [`Catalog::images`].
+    pub parent: Option<ImageId>,
+    /// When a reference last came to point at it, RFC 3339 as stored.
+    pub last_tagged: Option<String>,
+    /// References to it, in the order in which the store would give them.
+    pub references: Vec<String>,
+}
+
+/// A layer of an image.
+#[derive(Debug, Clone)]
+pub struct Layer {
+    /// Digest of its tar.
+    pub diff_id: DiffId,
+    /// Identifies it with all below it.
+    pub chain_id: ChainId,
+    /// Bytes of its files' contents, as the engine counts them (not the size of its tar).
+    pub size: u64,
+    /// Name of its directory in the store (Docker: the cache ID).
+    pub directory: String,
+    /// Where its bytes come from.
+    pub source: LayerSource,
+}
+
+/// Where a layer's bytes come from.
+#[derive(Debug, Clone)]
+pub enum LayerSource {
+    /// An unpacked directory, and a record of the tar that it was unpacked from.
+    Unpacked {
+        /// Its own directory first, then those of the layers below it, as the driver would mount
+        /// them. One element only where every directory is a full copy ([`Marks::Complete`]).
+        dirs: Vec<LayerDir>,
+        /// The record: a gzip-compressed tar-split file, as root and name in it.
+        tar_split: (Arc<Root>, PathBuf),
+    },
+}
+
+/// A directory that holds one layer's files.
+#[derive(Debug, Clone)]
+pub struct LayerDir {
+    /// The directory.
+    pub root: Arc<Root>,
+    /// Identifies it over remounts: a hash of its name in the store. Seeds inode numbers.
+    pub identity: u64,
+    /// How it marks what it hides.
+    pub marks: Marks,
+}
+
+/// How a layer's directory marks the names that it hides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Marks {
+    /// Overlayfs, by root: 0/0 devices and `trusted.overlay.*`.
+    Trusted,
+    /// Overlayfs, rootless: 0/0 devices and `user.overlay.*`.
+    User,
+    /// It holds everything itself, as with the vfs driver: nothing below counts, no mark does.
+    Complete,
+}
+
+/// A container.
+#[derive(Debug, Clone)]
+pub struct Container {
+    /// Its ID.
+    pub id: ContainerId,
+    /// Its name, without the leading slash that Docker stores.
+    pub name: String,
+    /// The image it was made from; `None` for one made from scratch.
+    pub image: Option<ImageId>,
+    /// The image as the user named it.
+    pub image_name: String,
+    /// When it was made, RFC 3339 as stored.
+    pub created: String,
+    /// What it is doing.
+    pub state: State,
+    /// `config.v2.json`, bytes as stored.
+    pub config: Arc<[u8]>,
+    /// `hostconfig.json`, bytes as stored; empty where there is none.
+    pub host_config: Arc<[u8]>,
+    /// Name of its writable directory in the store (Docker: the mount ID).
+    pub directory: String,
+    /// Its writable directory first, then its init layer, then the image's layers: what is merged
+    /// into its root file system. One element only where every directory is a full copy; none
+    /// where they are gone, while it is being removed.
+    pub dirs: Vec<LayerDir>,
+    /// The same without the writable directory: what its changes are counted against.
+    pub init_dirs: Vec<LayerDir>,
+}
+
+/// What a container is doing, as its engine last wrote it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Made, never started.
+    Created,
+    /// Running.
+    Running,
+    /// Frozen.
+    Paused,
+    /// Between two runs.
+    Restarting,
+    /// Stopped.
+    Exited,
+    /// Being removed: its archives are refused.
+    Removing,
+    /// Left over from a removal that failed: its archives are refused.
+    Dead,
+}
+
+impl State {
+    /// The engine's word for it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            State::Created => "created",
+            State::Running => "running",
+            State::Paused => "paused",
+            State::Restarting => "restarting",
+            State::Exited => "exited",
+            State::Removing => "removing",
+            State::Dead => "dead",
+        }
+    }
+}

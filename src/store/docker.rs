@@ -1,0 +1,109 @@
+//! Docker's data root, 1.10 and later, with one of the graph drivers `overlay2` and `vfs`.
+//!
+//! What is difficult, and what answers it:
+//! 1. Names in the files may be anything: each is parsed into a type ([`crate::digest`], `DirId`)
+//!    before it becomes part of a path, and every open stays beneath a [`Root`].
+//! 2. The engine writes meanwhile, without a lock that we could take: a catalog is read again
+//!    where the store moved meanwhile ([`LayerStore::generation`]).
+//! 3. The data root may be unmounted or replaced: it is opened anew for each question, and what
+//!    was kept counts only while it still is the same directory.
+//! 4. Images share layers: their directories are open once for all (`OpenLayers`).
+//!
+//! [`Root`]: crate::backing::Root
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use self::catalog::Stamp;
+use self::driver::{Driver, Home, OpenLayers};
+use self::roots::Roots;
+use crate::digest::{ContainerId, ImageId};
+use crate::error::Result;
+use crate::store::{
+    Catalog, Container, Generation, GraphDriver, Image, LayerDir, LayerStore, StoreInfo, Usage,
+};
+
+mod catalog;
+mod container;
+mod driver;
+mod image;
+mod open;
+mod records;
+mod roots;
+#[cfg(test)]
+mod tests;
+mod usage;
+
+/// How often a catalog is read again while the engine writes.
+const TRIES: usize = 8;
+
+/// A Docker data root.
+#[derive(Debug)]
+pub struct Docker {
+    info: StoreInfo,
+    /// The data root, as an absolute path.
+    location: PathBuf,
+    driver: Driver,
+    roots: Mutex<Arc<Roots>>,
+    layers: OpenLayers,
+}
+
+impl Docker {
+    /// The data root as it is now: opened anew, and exchanged if it is another.
+    fn roots(&self) -> Result<Arc<Roots>> {
+        let fresh = Roots::open(&self.location, self.driver)?;
+        let mut roots = self.roots.lock().unwrap_or_else(PoisonError::into_inner);
+        if !roots.is_same(&fresh) {
+            *roots = Arc::new(fresh);
+        }
+        Ok(roots.clone())
+    }
+}
+
+impl LayerStore for Docker {
+    fn info(&self) -> &StoreInfo {
+        &self.info
+    }
+
+    fn generation(&self) -> Result<Generation> {
+        Ok(Stamp::take(&*self.roots()?)?.generation())
+    }
+
+    fn catalog(&self) -> Result<Catalog> {
+        let roots = self.roots()?;
+        let mut before = Stamp::take(&roots)?;
+        let mut tries = 1;
+        loop {
+            let catalog = catalog::read(&roots, self.driver)?;
+            let after = Stamp::take(&roots)?;
+            if after.files == before.files || tries == TRIES {
+                return Ok(catalog);
+            }
+            before = after;
+            tries += 1;
+        }
+    }
+
+    fn config(&self, id: ImageId) -> Result<Arc<[u8]>> {
+        Ok(image::config(&self.roots()?.image, id)?.into())
+    }
+
+    fn image(&self, id: ImageId) -> Result<Image> {
+        let roots = self.roots()?;
+        let mut home = Home::new(self.driver, roots.home()?, &self.layers);
+        image::read(&roots, &mut home, id)
+    }
+
+    fn container(&self, id: ContainerId) -> Result<Container> {
+        let roots = self.roots()?;
+        let mut home = Home::new(self.driver, roots.home()?, &self.layers);
+        container::read(&roots, &mut home, self.driver, id)
+    }
+    fn graph_driver(&self, dirs: &[LayerDir]) -> GraphDriver {
+        self.driver.describe(dirs)
+    }
+
+    fn usage(&self) -> Result<Usage> {
+        usage::read(&*self.roots()?)
+    }
+}

@@ -1,0 +1,255 @@
+//! All names of a data root at one moment, and the stamp that tells when they may have changed.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::container;
+use super::driver::Driver;
+use super::image::parent;
+use super::records::references;
+use super::roots::{JSON_MAX, Roots, if_found};
+use crate::backing::{Dir, FileKind, Fingerprint, Root, Stat, Time};
+use crate::digest::{ContainerId, ImageId};
+use crate::error::{Error, Result};
+use crate::store::{Catalog, ContainerSummary, Generation};
+
+/// One file per image, named by its ID.
+const CONFIGS: &str = "imagedb/content/sha256";
+
+/// One directory per image that has a parent or a time of tagging.
+const METADATA: &str = "imagedb/metadata/sha256";
+
+/// How long after a change another may go unseen, since both have the same time: a kernel tick,
+/// 10 ms where it is longest, with room to spare; in nanoseconds.
+const TICK_NANOS: i128 = 100_000_000;
+
+/// A stamp of all that a catalog is read from.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Stamp {
+    /// Equal where the files are.
+    pub(super) files: u64,
+    newest: Time,
+}
+
+impl Stamp {
+    /// Takes it, by names and `stat` alone.
+    pub(super) fn take(roots: &Roots) -> Result<Stamp> {
+        let mut taking = Taking { hash: Fingerprint::new(), newest: Time::default() };
+        taking.add(roots.image.stat("repositories.json"));
+        if let Some(configs) = if_found(roots.image.dir(CONFIGS))? {
+            taking.add(configs.own_stat());
+            let metadata = if_found(roots.image.dir(METADATA))?;
+            for name in names(&configs)? {
+                taking.hash.add(name.as_bytes());
+                if let Some(metadata) = &metadata {
+                    taking.add(metadata.stat(name.as_ref()));
+                }
+            }
+        }
+        if let Some(containers) = &roots.containers {
+            for name in names(&containers.dir("")?)? {
+                taking.hash.add(name.as_bytes());
+                taking.add(containers.stat(Path::new(&name).join("config.v2.json")));
+            }
+        }
+        Ok(Stamp { files: taking.hash.finish(), newest: taking.newest })
+    }
+
+    /// The stamp to show. It moves once more when the newest change is a tick ago, for what may
+    /// have changed within that tick.
+    pub(super) fn generation(self) -> Generation {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+        let newest = i128::from(self.newest.secs) * 1_000_000_000 + i128::from(self.newest.nanos);
+        let recent = now.cast_signed() - newest < TICK_NANOS;
+        Generation(self.files ^ u64::from(recent))
+    }
+}
+
+/// A stamp while it is taken.
+struct Taking {
+    hash: Fingerprint,
+    newest: Time,
+}
+
+impl Taking {
+    fn add(&mut self, stat: Result<Stat>) {
+        match stat {
+            Ok(stat) => {
+                self.hash.add(&stat.stamp().to_le_bytes());
+                self.newest = self.newest.max(stat.ctime);
+            }
+            Err(err) => self.hash.add(&err.errno().raw_os_error().to_le_bytes()),
+        }
+    }
+}
+
+/// The names in `dir` that are text, sorted.
+fn names(dir: &Dir) -> Result<Vec<String>> {
+    let entries = dir.names()?.into_iter();
+    let mut names: Vec<String> =
+        entries.filter_map(|entry| entry.name.into_string().ok()).collect();
+    names.sort();
+    Ok(names)
+}
+
+/// Reads all names.
+pub(super) fn read(roots: &Roots, driver: Driver) -> Result<Catalog> {
+    let mut catalog = Catalog::default();
+    read_images(&roots.image, &mut catalog)?;
+    read_references(&roots.image, &mut catalog);
+    read_containers(roots, driver, &mut catalog)?;
+    Ok(catalog)
+}
+
+fn read_images(image: &Root, catalog: &mut Catalog) -> Result<()> {
+    let Some(configs) = if_found(image.dir(CONFIGS))? else { return Ok(()) };
+    for name in names(&configs)? {
+        if name.starts_with(".tmp-") {
+            continue; // a config that is being written (moby pkg/atomicwriter)
+        }
+        match check_config(&configs, &name) {
+            Ok(id) => drop(catalog.images.insert(id, None)),
+            Err(err) => catalog.damaged.push(Arc::new(err)),
+        }
+    }
+    let ids: Vec<ImageId> = catalog.images.keys().copied().collect();
+    for id in ids {
+        match parent(image, id) {
+            Ok(parent) => drop(catalog.images.insert(id, parent)),
+            Err(err) => catalog.damaged.push(Arc::new(err)),
+        }
+    }
+    for (id, why) in cut_parents(&mut catalog.images) {
+        let path = image.path().join(METADATA).join(id.hex()).join("parent");
+        catalog.damaged.push(Arc::new(Error::corrupt(path, why)));
+    }
+    Ok(())
+}
+
+fn check_config(configs: &Dir, name: &str) -> Result<ImageId> {
+    let corrupt = |why: String| Error::corrupt(configs.path().join(name), why);
+    let id = ImageId::from_hex(name).map_err(|_| corrupt("not an image ID".to_owned()))?;
+    let stat = configs.stat(name.as_ref())?;
+    match stat.kind == FileKind::Regular && stat.size <= JSON_MAX {
+        true => Ok(id),
+        false => Err(corrupt(format!("not a file of at most {JSON_MAX} bytes"))),
+    }
+}
+
+/// Cuts parents that are missing, and one in each loop, so that every walk up ends.
+fn cut_parents(images: &mut BTreeMap<ImageId, Option<ImageId>>) -> Vec<(ImageId, &'static str)> {
+    let mut cuts = Vec::new();
+    let mut walks: HashMap<ImageId, usize> = HashMap::new();
+    for (walk, start) in images.keys().enumerate() {
+        let mut at = *start;
+        while !walks.contains_key(&at) {
+            walks.insert(at, walk);
+            let Some(Some(parent)) = images.get(&at) else { break };
+            if !images.contains_key(parent) {
+                cuts.push((at, "the parent is missing"));
+            } else if walks.get(parent) == Some(&walk) {
+                cuts.push((at, "the parents form a loop"));
+            }
+            at = *parent;
+        }
+    }
+    for (id, _) in &cuts {
+        images.insert(*id, None);
+    }
+    cuts
+}
+
+fn read_references(image: &Root, catalog: &mut Catalog) {
+    let path = image.path().join("repositories.json");
+    let mut damaged = |err: Error| catalog.damaged.push(Arc::new(err));
+    let json = match if_found(image.read("repositories.json", JSON_MAX)) {
+        Ok(None) => return, // a store that never had a name
+        Ok(Some(json)) => json,
+        Err(err) => return damaged(err),
+    };
+    let references = match references(&json) {
+        Ok(references) => references,
+        Err(why) => return damaged(Error::corrupt(path, why)),
+    };
+    for why in references.rejected {
+        damaged(Error::corrupt(&path, why));
+    }
+    for (reference, id) in references.images {
+        match catalog.images.contains_key(&id) {
+            true => drop(catalog.references.insert(reference, id)),
+            false => damaged(Error::corrupt(&path, format!("{reference}: there is no {id}"))),
+        }
+    }
+}
+
+fn read_containers(roots: &Roots, driver: Driver, catalog: &mut Catalog) -> Result<()> {
+    let Some(root) = &roots.containers else { return Ok(()) };
+    let mut taken = BTreeSet::new();
+    for directory in names(&root.dir("")?)? {
+        let path = root.path().join(&directory);
+        let summary = match ContainerId::from_hex(&directory) {
+            Ok(id) => summary(roots, driver, id),
+            Err(_) => Err(Error::corrupt(path.clone(), "not a container ID")),
+        };
+        match summary {
+            Ok(None) => {}
+            Ok(Some(summary)) if taken.insert(summary.name.clone()) => {
+                catalog.containers.push(summary);
+            }
+            Ok(Some(_)) => {
+                let err = Error::corrupt(path, "another container has the same name");
+                catalog.damaged.push(Arc::new(err));
+            }
+            Err(err) => catalog.damaged.push(Arc::new(err)),
+        }
+    }
+    Ok(())
+}
+
+/// What to list of a container; `None` for one whose files another driver keeps, which Docker
+/// does not list either (moby daemon/daemon.go, `restore`).
+fn summary(roots: &Roots, driver: Driver, id: ContainerId) -> Result<Option<ContainerSummary>> {
+    let (record, _) = container::record(roots, id)?;
+    let ours = record.driver == driver.name();
+    Ok(ours.then_some(ContainerSummary { id, name: record.name, image: record.image }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::Digest;
+
+    #[test]
+    fn a_change_is_seen_again_when_it_is_a_tick_old() {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs().cast_signed();
+        let stamp = |secs| Stamp { files: 7, newest: Time { secs, nanos: 999_999_999 } };
+        assert_ne!(stamp(now + 100).generation(), stamp(now - 100).generation());
+        assert_eq!(stamp(-100).generation(), stamp(i64::MIN).generation());
+        assert_eq!(stamp(i64::MAX).generation(), stamp(now + 100).generation());
+    }
+
+    #[test]
+    fn walks_up_the_parents_end() {
+        let ids: Vec<ImageId> = (0..6_u8).map(|byte| ImageId(Digest::of(&[byte]))).collect();
+        let chain = |parents: &[(usize, Option<usize>)]| -> BTreeMap<ImageId, Option<ImageId>> {
+            parents.iter().map(|(id, parent)| (ids[*id], parent.map(|at| ids[at]))).collect()
+        };
+        for (parents, cuts) in [
+            (&[(0, None), (1, Some(0)), (2, Some(1)), (3, Some(1))][..], 0),
+            (&[(0, Some(0))], 1),
+            (&[(0, Some(1)), (1, Some(2)), (2, Some(0)), (3, Some(0)), (4, Some(3))], 1),
+            (&[(0, Some(1)), (1, Some(0)), (2, Some(3)), (3, Some(2))], 2),
+            (&[(0, Some(5)), (1, Some(0))], 1),
+        ] {
+            let mut images = chain(parents);
+            assert_eq!(cut_parents(&mut images).len(), cuts, "{parents:?}");
+            assert_eq!(cut_parents(&mut images).len(), 0, "nothing is left to cut");
+            for start in images.keys() {
+                let walk = std::iter::successors(Some(*start), |id| images[id]);
+                assert!(walk.take(10).count() < 10, "{parents:?}");
+            }
+        }
+    }
+}

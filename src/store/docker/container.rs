@@ -1,0 +1,97 @@
+//! One container, from its config and the mount database.
+
+use super::driver::{DirId, Driver, Home};
+use super::image::LayerRecord;
+use super::records::{self, ContainerRecord};
+use super::roots::{JSON_MAX, Roots, if_found, value};
+use crate::digest::{ChainId, ContainerId};
+use crate::error::{Error, Result};
+use crate::store::{Container, LayerDir, State};
+
+/// Reads the container `id`, whose files lie in `driver`.
+pub(super) fn read(
+    roots: &Roots,
+    home: &mut Home<'_>,
+    driver: Driver,
+    id: ContainerId,
+) -> Result<Container> {
+    let (record, config) = record(roots, id)?;
+    if record.driver != driver.name() {
+        return Err(Error::not_found(id.hex()));
+    }
+    let host_config = match &roots.containers {
+        Some(root) => if_found(root.read(format!("{}/hostconfig.json", id.hex()), JSON_MAX))?,
+        None => None,
+    };
+    let files = files(roots, home, id)?;
+    let state = match (&files, record.state) {
+        // Docker 28.2 and later keep no mark of a removal on disk: the files go first.
+        (None, State::Dead) => State::Dead,
+        (None, _) => State::Removing,
+        (Some(_), state) => state,
+    };
+    let files = files.unwrap_or_default();
+    Ok(Container {
+        id,
+        name: record.name,
+        image: record.image,
+        image_name: record.image_name,
+        created: record.created,
+        state,
+        config: config.into(),
+        host_config: host_config.unwrap_or_default().into(),
+        directory: files.directory,
+        dirs: files.dirs,
+        init_dirs: files.init_dirs,
+    })
+}
+
+/// The `config.v2.json` of the container `id`, parsed and as it is.
+///
+/// # Errors
+/// ENOENT where there is no such container, busy where it is half removed.
+pub(super) fn record(roots: &Roots, id: ContainerId) -> Result<(ContainerRecord, Vec<u8>)> {
+    let missing = || Error::not_found(id.hex());
+    let root = roots.containers.as_ref().ok_or_else(missing)?;
+    let path = format!("{}/config.v2.json", id.hex());
+    let Some(json) = if_found(root.read(&path, JSON_MAX))? else {
+        let Some(_) = if_found(root.stat(id.hex()))? else { return Err(missing()) };
+        return Err(Error::busy(root.path().join(path), "missing, so it is being removed"));
+    };
+    match records::container(id, &json) {
+        Ok(record) => Ok((record, json)),
+        Err(why) => Err(Error::corrupt(root.path().join(path), why)),
+    }
+}
+
+/// The files of a container.
+#[derive(Debug, Default)]
+struct Files {
+    directory: String,
+    dirs: Vec<LayerDir>,
+    init_dirs: Vec<LayerDir>,
+}
+
+/// Finds the files of the container `id`; `None` where they are gone.
+fn files(roots: &Roots, home: &mut Home<'_>, id: ContainerId) -> Result<Option<Files>> {
+    let path = |name: &str| format!("layerdb/mounts/{}/{name}", id.hex());
+    let Some(mount_id) = if_found(value(&roots.image, &path("mount-id"), DirId::parse))? else {
+        return Ok(None);
+    };
+    let init_id = if_found(value(&roots.image, &path("init-id"), DirId::parse))?;
+    let parent = |text: &str| ChainId::parse(text).ok();
+    let parent = if_found(value(&roots.image, &path("parent"), parent))?;
+    let Some(upper) = if_found(home.writable(&mount_id))? else { return Ok(None) };
+    // Below the writable layer lies the init layer; where there is none, the image's top layer.
+    let lower = match (init_id, parent) {
+        (Some(init_id), _) => Some(init_id),
+        (None, Some(parent)) => Some(LayerRecord::read(&roots.image, parent)?.cache_id),
+        (None, None) => None,
+    };
+    let init_dirs = match &lower {
+        Some(lower) => home.layer(lower)?,
+        None => Vec::new(),
+    };
+    let dirs = home.container(&mount_id, upper, lower.as_ref(), &init_dirs)?;
+    Ok(Some(Files { directory: mount_id.to_string(), dirs, init_dirs }))
+}

@@ -1,0 +1,242 @@
+//! Docker's JSON files as values. Parsers take bytes and never touch the disk.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::digest::{ContainerId, DiffId, ImageId};
+use crate::store::State;
+
+/// Most layers that an image may have. Docker stops at 127.
+pub(super) const LAYERS_MAX: usize = 500;
+
+/// Longest reference, in bytes: a name of 255, `@sha256:` and a digest, with room to spare.
+const REFERENCE_MAX: usize = 512;
+
+/// Longest container name, in bytes: it becomes a file name (Linux `NAME_MAX`).
+const NAME_MAX: usize = 255;
+
+/// What `repositories.json` says.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct References {
+    /// What each reference points at.
+    pub(super) images: BTreeMap<String, ImageId>,
+    /// Why the others are left out, one phrase each.
+    pub(super) rejected: Vec<String>,
+}
+
+/// Parses `repositories.json`: `{"Repositories":{"app":{"app:1":"sha256:.."}}}`.
+pub(super) fn references(json: &[u8]) -> Result<References, String> {
+    #[derive(Deserialize)]
+    struct File {
+        #[serde(rename = "Repositories")]
+        repositories: Option<BTreeMap<String, Value>>,
+    }
+    let file: File = serde_json::from_slice(json).map_err(|err| err.to_string())?;
+    let mut references = References::default();
+    for (repository, entries) in file.repositories.unwrap_or_default() {
+        let Value::Object(entries) = entries else {
+            references.rejected.push(format!("repository {repository:?} is not an object"));
+            continue;
+        };
+        for (reference, id) in entries {
+            let id = id.as_str().and_then(|id| ImageId::parse(id).ok());
+            match id.filter(|_| is_reference(&repository, &reference)) {
+                Some(id) => drop(references.images.insert(reference, id)),
+                None => references.rejected.push(format!("no reference: {reference:?}")),
+            }
+        }
+    }
+    Ok(references)
+}
+
+/// True for `repository:tag` and `repository@digest` that can be shown as a path.
+fn is_reference(repository: &str, reference: &str) -> bool {
+    let Some(rest) = reference.strip_prefix(repository) else { return false };
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-:@/[]".contains(&byte);
+    let named = |part: &str| !matches!(part, "" | "." | "..");
+    reference.len() <= REFERENCE_MAX
+        && reference.bytes().all(plain)
+        && repository.split('/').all(named)
+        && rest.len() > 1
+        && rest.starts_with([':', '@'])
+        && !rest.contains('/')
+}
+
+/// Sorts references as Docker lists them: by their full names, `docker.io/library/app:1` for
+/// `app:1` (moby reference/store.go, `lexicalRefs`).
+pub(super) fn sort_references(references: &mut [String]) {
+    references.sort_by_cached_key(|reference| {
+        let domain = reference.split_once('/').map(|(domain, _)| domain);
+        match domain {
+            None => format!("docker.io/library/{reference}"),
+            Some(domain) if is_domain(domain) => reference.clone(),
+            Some(_) => format!("docker.io/{reference}"),
+        }
+    });
+}
+
+fn is_domain(part: &str) -> bool {
+    let marks = |byte: u8| byte == b'.' || byte == b':' || byte.is_ascii_uppercase();
+    part == "localhost" || part.bytes().any(marks)
+}
+
+/// The layers that an image config lists, lowest first.
+pub(super) fn diff_ids(config: &[u8]) -> Result<Vec<DiffId>, String> {
+    #[derive(Deserialize)]
+    struct Config {
+        rootfs: Option<RootFs>,
+    }
+    #[derive(Deserialize)]
+    struct RootFs {
+        diff_ids: Option<Vec<String>>,
+    }
+    let config: Config = serde_json::from_slice(config).map_err(|err| err.to_string())?;
+    let Some(rootfs) = config.rootfs else { return Err("no rootfs".to_owned()) };
+    let texts = rootfs.diff_ids.unwrap_or_default();
+    if texts.len() > LAYERS_MAX {
+        return Err(format!("more than {LAYERS_MAX} layers"));
+    }
+    texts.iter().map(|text| DiffId::parse(text).map_err(|err| format!("diff_ids: {err}"))).collect()
+}
+
+/// What is used of a container's `config.v2.json`.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct ContainerRecord {
+    /// Its name, without the leading slash.
+    pub(super) name: String,
+    /// The image it was made from; `None` for one made from scratch.
+    pub(super) image: Option<ImageId>,
+    /// The image as the user named it.
+    pub(super) image_name: String,
+    /// When it was made, as stored.
+    pub(super) created: String,
+    /// The driver that its files lie in.
+    pub(super) driver: String,
+    /// What it is doing.
+    pub(super) state: State,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ContainerFile {
+    #[serde(rename = "ID")]
+    id: String,
+    name: String,
+    image: Option<String>,
+    created: Option<String>,
+    driver: Option<String>,
+    config: Option<RunConfig>,
+    state: Option<StateFlags>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct RunConfig {
+    image: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "PascalCase", default)]
+struct StateFlags {
+    running: bool,
+    paused: bool,
+    restarting: bool,
+    removal_in_progress: bool,
+    dead: bool,
+    started_at: Option<String>,
+}
+
+/// Parses the `config.v2.json` of the container `id`.
+pub(super) fn container(id: ContainerId, json: &[u8]) -> Result<ContainerRecord, String> {
+    let file: ContainerFile = serde_json::from_slice(json).map_err(|err| err.to_string())?;
+    if ContainerId::from_hex(&file.id) != Ok(id) {
+        return Err("describes another container".to_owned());
+    }
+    let name = file.name.strip_prefix('/').unwrap_or(&file.name);
+    if !is_container_name(name) {
+        return Err("not a container name".to_owned());
+    }
+    let image = match file.image.as_deref() {
+        None | Some("") => None,
+        Some(image) => Some(ImageId::parse(image).map_err(|err| format!("image: {err}"))?),
+    };
+    Ok(ContainerRecord {
+        name: name.to_owned(),
+        image,
+        image_name: file.config.and_then(|config| config.image).unwrap_or_default(),
+        created: file.created.unwrap_or_default(),
+        driver: file.driver.unwrap_or_default(),
+        state: state(&file.state.unwrap_or_default()),
+    })
+}
+
+/// Docker's rule, moby daemon/names: `[a-zA-Z0-9][a-zA-Z0-9_.-]+`; one letter alone is let pass.
+fn is_container_name(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+    name.len() <= NAME_MAX
+        && name.bytes().next().is_some_and(|first| first.is_ascii_alphanumeric())
+        && name.bytes().all(plain)
+}
+
+/// Docker's order, moby container/state.go, `StateString`.
+fn state(flags: &StateFlags) -> State {
+    let started = flags.started_at.as_deref().unwrap_or_default();
+    match flags {
+        StateFlags { running: true, paused: true, .. } => State::Paused,
+        StateFlags { running: true, restarting: true, .. } => State::Restarting,
+        StateFlags { running: true, .. } => State::Running,
+        StateFlags { removal_in_progress: true, .. } => State::Removing,
+        StateFlags { dead: true, .. } => State::Dead,
+        // Go's zero time.
+        _ if started.is_empty() || started.starts_with("0001-01-01T00:00:00") => State::Created,
+        _ => State::Exited,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::digest::Digest;
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_a_parser_panic(bytes: Vec<u8>, text: String, rest: String) {
+            let id = ContainerId(Digest::of(b"id"));
+            for json in [
+                bytes,
+                serde_json::json!({ "Repositories": { &text: { &rest: &text } } }).to_string().into(),
+                serde_json::json!({ "rootfs": { "diff_ids": [&text] } }).to_string().into(),
+                serde_json::json!({ "ID": id.hex(), "Name": &text }).to_string().into(),
+            ] {
+                let found = references(&json).unwrap_or_default();
+                prop_assert!(found.images.is_empty());
+                prop_assert!(diff_ids(&json).unwrap_or_default().is_empty());
+                if let Ok(found) = container(id, &json) {
+                    prop_assert!(is_container_name(&found.name));
+                }
+            }
+            sort_references(&mut [text, rest]);
+        }
+    }
+
+    #[test]
+    fn a_reference_is_its_repository_and_a_tag_or_digest() {
+        for (repository, reference) in [
+            ("app", "app:1.0"),
+            ("127.0.0.1:5555/team/solo", "127.0.0.1:5555/team/solo@sha256:5326"),
+            ("[::1]:5000/x", "[::1]:5000/x:latest"),
+            ("a__b.c-d", "a__b.c-d:_x"),
+        ] {
+            assert!(is_reference(repository, reference), "{reference}");
+        }
+        for (repository, reference) in
+            [("app", "app"), ("app", "apps:1"), ("a", "a:1/2"), ("a ", "a :1")]
+        {
+            assert!(!is_reference(repository, reference), "{reference}");
+        }
+    }
+}

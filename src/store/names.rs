@@ -1,0 +1,131 @@
+//! What people type for an image or a container, looked up in a catalog.
+
+use std::fmt;
+
+use super::{Catalog, ContainerSummary};
+use crate::digest::ImageId;
+
+/// Why a name stands for nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoMatch {
+    /// Nothing has that name or begins with it.
+    Missing,
+    /// Several IDs begin with it.
+    Ambiguous,
+}
+
+impl fmt::Display for NoMatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            NoMatch::Missing => "not found",
+            NoMatch::Ambiguous => "several IDs begin with it",
+        })
+    }
+}
+
+impl std::error::Error for NoMatch {}
+
+impl Catalog {
+    /// The container that `name` stands for: its ID, its name with or without a leading slash, or
+    /// the beginning of one ID only, tried in this order, which is Docker's.
+    ///
+    /// # Errors
+    /// Fails where there is none, or several IDs begin with `name`.
+    pub fn find_container(&self, name: &str) -> Result<&ContainerSummary, NoMatch> {
+        let bare = name.strip_prefix('/').unwrap_or(name);
+        let by_id = self.containers.iter().find(|container| container.id.hex() == name);
+        let by_name = || self.containers.iter().find(|container| container.name == bare);
+        match by_id.or_else(by_name) {
+            Some(container) => Ok(container),
+            None => only(&self.containers, name, |container| container.id.hex()),
+        }
+    }
+
+    /// The image whose ID `text` is, or begins: hex digits, with or without `sha256:` before them.
+    /// References are another matter: see [`Catalog::references`].
+    ///
+    /// # Errors
+    /// Fails where there is none, or several IDs begin with `text`.
+    pub fn find_image(&self, text: &str) -> Result<ImageId, NoMatch> {
+        let prefix = text.strip_prefix("sha256:").unwrap_or(text);
+        match ImageId::from_hex(prefix) {
+            Ok(id) if self.images.contains_key(&id) => Ok(id),
+            Ok(_) => Err(NoMatch::Missing),
+            Err(_) => only(self.images.keys(), prefix, |id| id.hex()).copied(),
+        }
+    }
+}
+
+/// The only item whose ID begins with `prefix`, which must not be empty.
+fn only<'a, T>(
+    items: impl IntoIterator<Item = &'a T>,
+    prefix: &str,
+    id: impl Fn(&T) -> String,
+) -> Result<&'a T, NoMatch> {
+    if prefix.is_empty() {
+        return Err(NoMatch::Missing);
+    }
+    let mut matching = items.into_iter().filter(|item| id(item).starts_with(prefix));
+    match (matching.next(), matching.next()) {
+        (Some(item), None) => Ok(item),
+        (Some(_), Some(_)) => Err(NoMatch::Ambiguous),
+        (None, _) => Err(NoMatch::Missing),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::ContainerId;
+
+    fn hex(start: &str) -> String {
+        format!("{start:0<64}")
+    }
+
+    fn catalog() -> Catalog {
+        let mut catalog = Catalog::default();
+        for start in ["8fe1", "8fe2", "abc0"] {
+            catalog.images.insert(ImageId::from_hex(&hex(start)).unwrap(), None);
+        }
+        for (start, name) in
+            [("1234", "web"), ("1239", "5678"), ("5678", "abc"), ("abcd", "a.b-c_d")]
+        {
+            let id = ContainerId::from_hex(&hex(start)).unwrap();
+            catalog.containers.push(ContainerSummary { id, name: name.to_owned(), image: None });
+        }
+        catalog
+    }
+
+    #[test]
+    fn an_image_is_found_by_id_or_the_beginning_of_one() {
+        let catalog = catalog();
+        let found = |text: &str| catalog.find_image(text).map(|id| id.hex());
+        let whole = hex("8fe1");
+        for text in [&whole, &format!("sha256:{whole}"), "8fe1", "sha256:8fe1", "8fe10"] {
+            assert_eq!(found(text).as_ref(), Ok(&whole), "{text}");
+        }
+        assert_eq!(found("a"), Ok(hex("abc0")));
+        assert_eq!(found("8fe"), Err(NoMatch::Ambiguous));
+        let unknown = hex("77");
+        for text in ["", "sha256:", "8FE1", "9", "8fe1:latest", "sha512:8fe1", &unknown] {
+            assert_eq!(found(text), Err(NoMatch::Missing), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_container_is_found_by_id_then_name_then_the_beginning_of_an_id() {
+        let catalog = catalog();
+        let found = |name: &str| catalog.find_container(name).map(|found| found.name.as_str());
+        assert_eq!(found(&hex("1234")), Ok("web"));
+        assert_eq!(found("web"), Ok("web"));
+        assert_eq!(found("/web"), Ok("web"));
+        assert_eq!(found("5678"), Ok("5678"), "a name goes before the beginning of an ID");
+        assert_eq!(found("56780"), Ok("abc"));
+        assert_eq!(found("abc"), Ok("abc"));
+        assert_eq!(found("abcd"), Ok("a.b-c_d"));
+        assert_eq!(found("123"), Err(NoMatch::Ambiguous));
+        for name in ["", "/", "//web", "Web", "we", "/1234", "9"] {
+            assert_eq!(found(name), Err(NoMatch::Missing), "{name}");
+        }
+    }
+}
