@@ -27,6 +27,7 @@ pub mod digest;
 pub mod error;
 pub mod json;
 pub mod oci;
+pub mod overlay;
 pub mod recipe;
 pub mod reference;
 pub mod store;
