@@ -22,6 +22,7 @@
 #[cfg(not(target_pointer_width = "64"))]
 compile_error!("stratafs relies on 64-bit file offsets fitting usize");
 
+pub mod archive;
 pub mod backing;
 pub mod digest;
 pub mod error;

@@ -1,0 +1,23 @@
+//! The files that engines write about images and containers: save and export archives, documents.
+
+use crate::backing::Time;
+use crate::time::{self, Timestamp};
+
+pub mod config;
+pub mod documents;
+pub mod export;
+pub mod history;
+pub mod inspect;
+pub mod layer;
+mod pack;
+pub mod save;
+pub mod v1;
+
+pub use documents::Flavour;
+
+/// The mtime of a file that stands for something made at `created`: whole seconds, and 0 for what
+/// is unknown or older than 1970.
+#[must_use]
+pub fn mtime_of(created: Option<&Timestamp>) -> Time {
+    Time { secs: time::mtime(created).cast_signed(), nanos: 0 }
+}

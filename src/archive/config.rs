@@ -1,0 +1,77 @@
+//! The `Config` of an image or a container: how it is run, as Docker's Go types have it.
+
+use crate::json::shape::{Field, SET, STRINGS, Shape};
+
+/// `container.Config` of Docker 20.10.
+pub const DOCKER_20: Shape = Shape::Struct(&[
+    Field::always("Hostname", Shape::String),
+    Field::always("Domainname", Shape::String),
+    Field::always("User", Shape::String),
+    Field::always("AttachStdin", Shape::Bool),
+    Field::always("AttachStdout", Shape::Bool),
+    Field::always("AttachStderr", Shape::Bool),
+    Field::unless_empty("ExposedPorts", SET),
+    Field::always("Tty", Shape::Bool),
+    Field::always("OpenStdin", Shape::Bool),
+    Field::always("StdinOnce", Shape::Bool),
+    Field::always("Env", STRINGS),
+    Field::always("Cmd", Shape::Words),
+    Field::unless_empty("Healthcheck", Shape::Pointer(&Shape::Struct(&HEALTH_20))),
+    Field::unless_empty("ArgsEscaped", Shape::Bool),
+    Field::always("Image", Shape::String),
+    Field::always("Volumes", SET),
+    Field::always("WorkingDir", Shape::String),
+    Field::always("Entrypoint", Shape::Words),
+    Field::unless_empty("NetworkDisabled", Shape::Bool),
+    Field::unless_empty("MacAddress", Shape::String),
+    Field::always("OnBuild", STRINGS),
+    Field::always("Labels", Shape::Map(&Shape::String)),
+    Field::unless_empty("StopSignal", Shape::String),
+    Field::unless_empty("StopTimeout", Shape::Pointer(&Shape::Int)),
+    Field::unless_empty("Shell", Shape::Words),
+]);
+
+/// `container.Config` of Docker 29: no `MacAddress`, and `OnBuild` only where there is one.
+pub const DOCKER_29: Shape = Shape::Struct(&[
+    Field::always("Hostname", Shape::String),
+    Field::always("Domainname", Shape::String),
+    Field::always("User", Shape::String),
+    Field::always("AttachStdin", Shape::Bool),
+    Field::always("AttachStdout", Shape::Bool),
+    Field::always("AttachStderr", Shape::Bool),
+    Field::unless_empty("ExposedPorts", Shape::Ports),
+    Field::always("Tty", Shape::Bool),
+    Field::always("OpenStdin", Shape::Bool),
+    Field::always("StdinOnce", Shape::Bool),
+    Field::always("Env", STRINGS),
+    Field::always("Cmd", Shape::Words),
+    Field::unless_empty("Healthcheck", Shape::Pointer(&Shape::Struct(&HEALTH_29))),
+    Field::unless_empty("ArgsEscaped", Shape::Bool),
+    Field::always("Image", Shape::String),
+    Field::always("Volumes", SET),
+    Field::always("WorkingDir", Shape::String),
+    Field::always("Entrypoint", Shape::Words),
+    Field::unless_empty("NetworkDisabled", Shape::Bool),
+    Field::unless_empty("OnBuild", STRINGS),
+    Field::always("Labels", Shape::Map(&Shape::String)),
+    Field::unless_empty("StopSignal", Shape::String),
+    Field::unless_empty("StopTimeout", Shape::Pointer(&Shape::Int)),
+    Field::unless_empty("Shell", Shape::Words),
+]);
+
+const HEALTH_20: [Field; 5] = [
+    Field::unless_empty("Test", STRINGS),
+    Field::unless_empty("Interval", Shape::Int),
+    Field::unless_empty("Timeout", Shape::Int),
+    Field::unless_empty("StartPeriod", Shape::Int),
+    Field::unless_empty("Retries", Shape::Int),
+];
+
+const HEALTH_29: [Field; 6] = [
+    Field::unless_empty("Test", STRINGS),
+    Field::unless_empty("Interval", Shape::Int),
+    Field::unless_empty("Timeout", Shape::Int),
+    Field::unless_empty("StartPeriod", Shape::Int),
+    Field::unless_empty("StartInterval", Shape::Int),
+    Field::unless_empty("Retries", Shape::Int),
+];

@@ -1,0 +1,312 @@
+//! Merged files as one flat tar, as `docker export` packs a container; and a writable layer's tar,
+//! as `docker commit` stores it.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+
+use super::layer::parent_and_name;
+use super::pack::{Body, HardLinks, Packer};
+use crate::backing::{Access, FileKind, Fingerprint, Stat, Time};
+use crate::error::{Error, Result};
+use crate::overlay::changes::{Change, Kind};
+use crate::overlay::{Entry, Stack};
+use crate::recipe::{Expect, FileRef, Recipe};
+use crate::tar::header::{Header, Type};
+
+mod accounts;
+
+pub use accounts::Accounts;
+
+/// The xattr of file capabilities, the only one that Docker exports.
+const CAPABILITY: &str = "security.capability";
+
+/// Fourth byte of a capability value of 24 bytes that is bound to a user namespace
+/// (linux/capability.h, `VFS_CAP_REVISION_3`).
+const REVISION_3: u8 = 3;
+
+/// What differs between versions of the engine.
+#[derive(Debug, Clone)]
+pub enum Style {
+    /// Docker 24 and later: permission bits alone, no user names.
+    Plain,
+    /// Docker 20.10 as Debian builds it: type bits in the mode, names of users and groups.
+    Typed(Accounts),
+}
+
+/// An archive of files that may change, as they were when it was put together.
+#[derive(Debug)]
+pub struct Export {
+    /// Its bytes.
+    pub recipe: Recipe,
+    /// The newest change among its files.
+    pub newest: Time,
+    /// Moves whenever a file in it does.
+    pub stamp: u64,
+    /// Paths that no tar can hold: sockets, and names that have no room.
+    pub omitted: Vec<OsString>,
+}
+
+/// The merged files of `stack`, in the order of a walk: each directory before its entries, names
+/// sorted bytewise.
+///
+/// # Errors
+/// Fails when a directory can't be read.
+pub fn export(stack: &Stack, style: &Style) -> Result<Export> {
+    let mut builder = Builder::new(stack, style);
+    if !stack.layers().is_empty() {
+        stack.walk(&mut |path, entry| {
+            let Ok(entry) = entry else { return builder.omit(path) };
+            builder.note(entry);
+            builder.push(path, entry)
+        })?;
+    }
+    builder.finish()
+}
+
+/// A writable directory of overlayfs as `raw`, a stack of it alone in which no mark counts: its own
+/// entries, with deletions as whiteouts and opaque directories as marks. `prefix` is that of its
+/// marks, `trusted.overlay.` or `user.overlay.`.
+///
+/// # Errors
+/// Fails when a directory can't be read.
+pub fn native_diff(raw: &Stack, prefix: &str, style: &Style) -> Result<Export> {
+    let mut builder = Builder::new(raw, style);
+    raw.walk(&mut |path, entry| {
+        let Ok(entry) = entry else { return builder.omit(path) };
+        builder.note(entry);
+        if builder.is_whiteout(entry, prefix)? {
+            builder.push_whiteout(path, &entry.stat);
+            return Ok(());
+        }
+        builder.push(path, entry)?;
+        if entry.stat.is_dir() && builder.has_mark(entry, prefix, "opaque", b"y")? {
+            builder.push_opaque(path, &entry.stat);
+        }
+        Ok(())
+    })?;
+    builder.finish()
+}
+
+/// The difference of two trees, as drivers that copy whole directories have it: the `changes` that
+/// made `new`, sorted by path.
+///
+/// # Errors
+/// Fails when an entry can't be read.
+pub fn naive_diff(new: &Stack, changes: &[Change], style: &Style) -> Result<Export> {
+    let mut builder = Builder::new(new, style);
+    for change in changes {
+        let path = change.path.strip_prefix(b"/").unwrap_or(&change.path);
+        match change.kind {
+            Kind::Deleted => builder.push_deletion(path)?,
+            Kind::Added | Kind::Modified => {
+                let entry = builder.find(path)?;
+                builder.note(&entry);
+                builder.push(path, &entry)?;
+            }
+        }
+    }
+    builder.finish()
+}
+
+struct Builder<'a> {
+    stack: &'a Stack,
+    style: &'a Style,
+    packer: Packer,
+    links: HardLinks,
+    newest: Time,
+    stamp: Fingerprint,
+    omitted: Vec<OsString>,
+}
+
+impl<'a> Builder<'a> {
+    fn new(stack: &'a Stack, style: &'a Style) -> Builder<'a> {
+        Builder {
+            stack,
+            style,
+            packer: Packer::default(),
+            links: HardLinks::default(),
+            newest: Time::default(),
+            stamp: Fingerprint::new(),
+            omitted: Vec::new(),
+        }
+    }
+
+    /// Takes an entry into the newest change and the stamp.
+    fn note(&mut self, entry: &Entry) {
+        let is_live = self.stack.layers()[entry.place.layer].root.access() == Access::Live;
+        let changed = if is_live { entry.stat.ctime } else { entry.stat.mtime };
+        self.newest = self.newest.max(changed);
+        self.stamp.add(entry.name.as_bytes());
+        self.stamp.add(&entry.stat.stamp().to_le_bytes());
+    }
+
+    fn push(&mut self, path: &[u8], entry: &Entry) -> Result<()> {
+        let stat = &entry.stat;
+        let Some(mut header) = self.header(path, stat) else {
+            return self.omit(path);
+        };
+        header.xattrs = self.capability(entry)?;
+        if stat.kind == FileKind::Symlink {
+            header.link = self.stack.read_link(entry)?;
+        }
+        if !stat.is_dir()
+            && stat.nlink > 1
+            && let Some(first) = self.links.earlier(stat.dev, stat.ino, path)
+        {
+            header = Header { typeflag: Type::HardLink, link: first, ..header };
+        }
+        let is_pushed = if header.typeflag == Type::Regular && stat.size > 0 {
+            let expect = Expect::Stamp(self.content_stat(entry)?.stamp());
+            let root = &self.stack.layers()[entry.data.layer].root;
+            let (directory, name) = parent_and_name(&entry.data.path);
+            let file = FileRef { root, directory, name, size: stat.size, expect };
+            self.packer.push(header, &Body::File(file))
+        } else {
+            self.packer.push(header, &Body::Empty)
+        };
+        if is_pushed { Ok(()) } else { self.omit(path) }
+    }
+
+    /// Leaves an entry out, as Docker does, but notes it.
+    fn omit(&mut self, path: &[u8]) -> Result<()> {
+        self.omitted.push(OsStr::from_bytes(path).to_owned());
+        Ok(())
+    }
+
+    /// Attributes of the file that the contents come from.
+    fn content_stat(&self, entry: &Entry) -> Result<Stat> {
+        if entry.data == entry.place {
+            return Ok(entry.stat);
+        }
+        let path = OsStr::from_bytes(&entry.data.path);
+        self.stack.layers()[entry.data.layer].root.stat(path)
+    }
+
+    /// The header of an entry, without link and xattrs; `None` for what a tar can't hold.
+    fn header(&self, path: &[u8], stat: &Stat) -> Option<Header> {
+        let typeflag = match stat.kind {
+            FileKind::Regular => Type::Regular,
+            FileKind::Directory => Type::Directory,
+            FileKind::Symlink => Type::Symlink,
+            FileKind::CharDevice => Type::CharDevice,
+            FileKind::BlockDevice => Type::BlockDevice,
+            FileKind::Fifo => Type::Fifo,
+            FileKind::Socket => return None,
+        };
+        let mut name = path.to_vec();
+        if stat.is_dir() {
+            name.push(b'/');
+        }
+        let is_device = matches!(stat.kind, FileKind::CharDevice | FileKind::BlockDevice);
+        let header = Header {
+            mode: stat.permissions(),
+            mtime: stat.mtime.secs,
+            device: if is_device { stat.rdev } else { (0, 0) },
+            ..Header::new(name, typeflag)
+        };
+        let mut header = self.owned(header, stat);
+        if matches!(self.style, Style::Typed(_)) {
+            header.mode = stat.mode;
+        }
+        Some(header)
+    }
+
+    fn owned(&self, header: Header, stat: &Stat) -> Header {
+        let (user, group) = match self.style {
+            Style::Plain => (Vec::new(), Vec::new()),
+            Style::Typed(accounts) => (accounts.user(stat.uid), accounts.group(stat.gid)),
+        };
+        Header { uid: stat.uid, gid: stat.gid, user, group, ..header }
+    }
+
+    /// The file's capabilities, as the second revision: the third is bound to a user namespace that
+    /// the reader has not.
+    fn capability(&self, entry: &Entry) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+        let Some(mut value) = self.stack.xattr(entry, OsStr::new(CAPABILITY))? else {
+            return Ok(Vec::new());
+        };
+        if value.len() > 20 && value[3] == REVISION_3 {
+            value[3] = 2;
+            value.truncate(20);
+        }
+        Ok(vec![(CAPABILITY.into(), value)])
+    }
+
+    fn is_whiteout(&self, entry: &Entry, prefix: &str) -> Result<bool> {
+        match entry.stat.kind {
+            FileKind::CharDevice => Ok(entry.stat.rdev == (0, 0)),
+            FileKind::Regular if entry.stat.size == 0 => {
+                Ok(self.mark(entry, prefix, "whiteout")?.is_some())
+            }
+            _ => Ok(false),
+        }
+    }
+
+    fn has_mark(&self, entry: &Entry, prefix: &str, mark: &str, value: &[u8]) -> Result<bool> {
+        Ok(self.mark(entry, prefix, mark)?.as_deref() == Some(value))
+    }
+
+    fn mark(&self, entry: &Entry, prefix: &str, mark: &str) -> Result<Option<Vec<u8>>> {
+        self.stack.xattr(entry, OsStr::new(&format!("{prefix}{mark}")))
+    }
+
+    /// Docker looks for hard links first: of whiteouts that share an inode, all but the first keep
+    /// the name of the first as their link, though they are written as files.
+    fn push_whiteout(&mut self, path: &[u8], stat: &Stat) {
+        let link = match stat.nlink > 1 {
+            true => self.links.earlier(stat.dev, stat.ino, path).unwrap_or_default(),
+            false => Vec::new(),
+        };
+        let header = Header {
+            mode: 0o600,
+            mtime: stat.mtime.secs,
+            link,
+            ..Header::new(whiteout_path(path), Type::Regular)
+        };
+        let header = self.owned(header, stat);
+        self.packer.push(header, &Body::Empty);
+    }
+
+    fn push_opaque(&mut self, path: &[u8], stat: &Stat) {
+        let name = [path, b"/.wh..wh..opq"].concat();
+        let header = Header { mode: stat.mode & 0o777, ..Header::new(name, Type::Regular) };
+        let header = self.owned(header, stat);
+        self.packer.push(header, &Body::Empty);
+    }
+
+    /// Docker writes the time of the run; ours is that of the directory that held the name.
+    fn push_deletion(&mut self, path: &[u8]) -> Result<()> {
+        let directory = self.find(parent_and_name(path).0)?;
+        let mtime = directory.stat.mtime.secs;
+        let header = Header { mtime, ..Header::new(whiteout_path(path), Type::Regular) };
+        self.packer.push(header, &Body::Empty);
+        Ok(())
+    }
+
+    /// The entry at `path`, through no symlink.
+    fn find(&self, path: &[u8]) -> Result<Entry> {
+        let mut entry = self.stack.root()?;
+        for part in path.split(|&byte| byte == b'/').filter(|part| !part.is_empty()) {
+            entry = self
+                .stack
+                .lookup(&entry, OsStr::from_bytes(part))?
+                .ok_or_else(|| Error::stale(OsStr::from_bytes(path)))?;
+        }
+        Ok(entry)
+    }
+
+    fn finish(self) -> Result<Export> {
+        Ok(Export {
+            recipe: self.packer.finish()?,
+            newest: self.newest,
+            stamp: self.stamp.finish(),
+            omitted: self.omitted,
+        })
+    }
+}
+
+/// `dir/name` as `dir/.wh.name`.
+fn whiteout_path(path: &[u8]) -> Vec<u8> {
+    let name = parent_and_name(path).1;
+    [&path[..path.len() - name.len()], b".wh.", name].concat()
+}

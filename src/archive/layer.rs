@@ -1,0 +1,189 @@
+//! A layer's tar, byte for byte, from its tar-split record and its unpacked directory.
+//!
+//! Docker puts a layer together from the *mounted* layer: a path of the record may cross a symlink
+//! of a layer below (`bin -> usr/bin`), or of the layer itself. Almost none does, so each directory
+//! is tried once in the layer's own files, and only a path that is not found there as it stands is
+//! resolved in the merged view. A wrong answer could not give wrong bytes: the record has a
+//! checksum of each file.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::overlay::Stack;
+use crate::recipe::{Expect, FileRef, Recipe, RecipeBuilder, Verify};
+use crate::store::{Layer, LayerDir, LayerSource};
+use crate::tar::split::{self, Entry, SplitError};
+
+/// The uncompressed tar of `layer`. Reads its record, and no file of the layer yet.
+///
+/// # Errors
+/// Fails when the record is missing or damaged.
+pub fn layer_tar(layer: &Layer, verify: Verify) -> Result<Recipe> {
+    let LayerSource::Unpacked { dirs, .. } = &layer.source;
+    let missing = || Error::corrupt(&layer.directory, "no layer directory");
+    let mut bodies = Bodies::new(dirs).ok_or_else(missing)?;
+    let mut recipe = RecipeBuilder::new();
+    read_record(layer, |entry| {
+        match entry {
+            Entry::Segment(bytes) => recipe.push_inline(&bytes),
+            Entry::File { crc: None, .. } => {}
+            Entry::File { name, size, crc: Some(crc) } => {
+                bodies.push(&mut recipe, &name, size, Expect::Crc(crc))?;
+            }
+        }
+        Ok(())
+    })?;
+    if recipe.is_empty() && layer.diff_id.0 != Digest::of(b"") {
+        return Err(Error::corrupt(&layer.directory, "its tar-split record is empty"));
+    }
+    match verify {
+        Verify::Passing => recipe.finish(),
+        Verify::Always => recipe.finish_sealed(layer.diff_id.0),
+    }
+}
+
+/// Paths of the entries of a layer's tar, in its order: relative to the root, and clean.
+///
+/// # Errors
+/// Fails when the record is missing or damaged.
+pub fn names(layer: &Layer) -> Result<Vec<Vec<u8>>> {
+    let mut names = Vec::new();
+    read_record(layer, |entry| {
+        if let Entry::File { name, .. } = entry {
+            names.push(rooted(&name));
+        }
+        Ok(())
+    })?;
+    Ok(names)
+}
+
+fn read_record(layer: &Layer, visit: impl FnMut(Entry) -> Result<(), Problem>) -> Result<()> {
+    let LayerSource::Unpacked { tar_split: (root, name), .. } = &layer.source;
+    let shown = root.path().join(name);
+    let record = root.open_file(name).map_err(|err| match err {
+        err if err.is_not_found() || err.is_misplaced() => {
+            Error::corrupt(&shown, "missing: the layer's tar can't be rebuilt without it")
+        }
+        err => err,
+    })?;
+    split::read(record, visit).map_err(|problem| match problem {
+        Problem::Record(SplitError(why)) => Error::corrupt(&shown, why),
+        Problem::Other(err) => err,
+    })
+}
+
+enum Problem {
+    Record(SplitError),
+    Other(Error),
+}
+
+impl From<SplitError> for Problem {
+    fn from(err: SplitError) -> Problem {
+        Problem::Record(err)
+    }
+}
+
+impl From<Error> for Problem {
+    fn from(err: Error) -> Problem {
+        Problem::Other(err)
+    }
+}
+
+/// Finds the files that a record names.
+struct Bodies<'a> {
+    own: &'a LayerDir,
+    stack: Stack,
+    /// The directory that was tried last, and whether it is one of the layer's own.
+    last: Option<(Vec<u8>, bool)>,
+}
+
+impl<'a> Bodies<'a> {
+    fn new(dirs: &'a [LayerDir]) -> Option<Bodies<'a>> {
+        Some(Bodies { own: dirs.first()?, stack: Stack::new(dirs.to_vec()), last: None })
+    }
+
+    fn push(
+        &mut self,
+        recipe: &mut RecipeBuilder,
+        name: &[u8],
+        size: u64,
+        expect: Expect,
+    ) -> Result<()> {
+        let path = rooted(name);
+        let (directory, base) = parent_and_name(&path);
+        if self.is_own(directory) {
+            let root = &self.own.root;
+            recipe.push_file(&FileRef { root, directory, name: base, size, expect });
+            return Ok(());
+        }
+        match self.stack.resolve(&path) {
+            Ok(entry) => {
+                let root = &self.stack.layers()[entry.data.layer].root;
+                let (directory, name) = parent_and_name(&entry.data.path);
+                recipe.push_file(&FileRef { root, directory, name, size, expect });
+            }
+            // The read of this one file fails, as Docker's does; the rest of the layer is right.
+            Err(_) => {
+                let root = &self.own.root;
+                recipe.push_file(&FileRef { root, directory, name: base, size, expect });
+            }
+        }
+        Ok(())
+    }
+
+    fn is_own(&mut self, directory: &[u8]) -> bool {
+        if let Some((last, is_own)) = &self.last
+            && last == directory
+        {
+            return *is_own;
+        }
+        let is_own = self.own.root.dir(Path::new(OsStr::from_bytes(directory))).is_ok();
+        self.last = Some((directory.to_vec(), is_own));
+        is_own
+    }
+}
+
+/// A name of a record as a path beneath the root: no leading `/` or `./`, no `.`, and `..` goes up
+/// at most to the root.
+fn rooted(name: &[u8]) -> Vec<u8> {
+    let mut parts: Vec<&[u8]> = Vec::new();
+    for part in name.split(|&byte| byte == b'/') {
+        match part {
+            b"" | b"." => {}
+            b".." => {
+                parts.pop();
+            }
+            part => parts.push(part),
+        }
+    }
+    parts.join(&b'/')
+}
+
+/// Splits at the last slash; the directory is `""` where there is none.
+pub(super) fn parent_and_name(path: &[u8]) -> (&[u8], &[u8]) {
+    match path.iter().rposition(|&byte| byte == b'/') {
+        Some(at) => (&path[..at], &path[at + 1..]),
+        None => (b"", path),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_never_leaves_the_root() {
+        for (name, path) in [
+            ("./a/b", "a/b"),
+            ("/a//b/", "a/b"),
+            ("../../etc/passwd", "etc/passwd"),
+            ("a/../../b", "b"),
+            (".", ""),
+        ] {
+            assert_eq!(rooted(name.as_bytes()), path.as_bytes(), "{name}");
+        }
+    }
+}

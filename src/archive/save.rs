@@ -1,0 +1,219 @@
+//! Images as one archive, as `docker save` writes them.
+//!
+//! Docker writes the files into a directory and packs that, so entries are sorted by name and
+//! carry the mtimes of the files. Where it writes the time of the run, ours is the image's
+//! `created`; where it goes through images in random order, ours is that of the request.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use rustix::io::Errno;
+
+use super::documents::{self, Flavour, SavedLayer};
+use super::export::Accounts;
+use super::mtime_of;
+use super::pack::{Body, Packer, directory, file};
+use super::v1::{self, Dialect, LegacyLayer};
+use crate::digest::{DiffId, Digest};
+use crate::error::{Error, Result};
+use crate::oci::ImageConfig;
+use crate::recipe::Recipe;
+use crate::reference::Reference;
+use crate::store::Image;
+use crate::tar::header::{Header, Type};
+
+/// An image to save.
+#[derive(Debug)]
+pub struct SavedImage<'a> {
+    /// The image.
+    pub image: &'a Image,
+    /// Its config, parsed.
+    pub config: &'a ImageConfig,
+    /// The references that it is saved under, as the store writes them.
+    pub references: &'a [String],
+    /// The tars of its layers, lowest first.
+    pub layers: &'a [Arc<Recipe>],
+}
+
+/// The archive that holds `images`, in the order of the request.
+///
+/// # Errors
+/// ENODATA where an image has no layers: no engine saves that. Corrupt where a config can't be read
+/// as the legacy description of an image.
+pub fn save(images: &[SavedImage<'_>], flavour: Flavour) -> Result<Recipe> {
+    let described =
+        images.iter().map(|image| describe(image, flavour)).collect::<Result<Vec<_>>>()?;
+    let entries = match flavour {
+        Flavour::Docker110 => layer_directories(images, &described),
+        Flavour::Docker29 => blobs(images, &described),
+    };
+    let mut packer = Packer::default();
+    for (name, entry) in entries {
+        let (header, body) = entry.header(&name);
+        packer.push(dressed(header, flavour), &body);
+    }
+    packer.finish()
+}
+
+/// An image as the documents need it, and its legacy description.
+struct Described {
+    documents: documents::SavedImage,
+    legacy: Vec<LegacyLayer>,
+}
+
+fn describe(saved: &SavedImage<'_>, flavour: Flavour) -> Result<Described> {
+    let shown = format!("image {}", saved.image.id);
+    if saved.layers.is_empty() {
+        // Docker says "empty export - not implemented".
+        return Err(Error::errno_of(shown, Errno::NODATA));
+    }
+    let dialect = match flavour {
+        Flavour::Docker110 => Dialect::Docker20,
+        Flavour::Docker29 => Dialect::Docker29,
+    };
+    let legacy = v1::legacy_layers(saved.config, dialect)
+        .map_err(|why| Error::corrupt(shown, why.to_string()))?;
+    let layers = saved.image.layers.iter().zip(saved.layers).zip(&legacy);
+    let layers = layers.map(|((layer, tar), legacy)| SavedLayer {
+        diff_id: layer.diff_id,
+        tar_size: tar.len(),
+        v1_id: legacy.id,
+    });
+    let references = saved.references.iter().filter_map(|text| Reference::parse(text).ok());
+    let documents = documents::SavedImage {
+        id: saved.image.id,
+        config_size: saved.image.config.len() as u64,
+        tags: references.filter_map(|reference| reference.tagged()).collect(),
+        layers: layers.collect(),
+        parent: saved.image.parent,
+    };
+    Ok(Described { documents, legacy })
+}
+
+/// An entry of a save archive, but for its name.
+struct Entry {
+    what: What,
+    /// Seconds since 1970.
+    mtime: i64,
+}
+
+enum What {
+    Directory,
+    File(Vec<u8>),
+    /// A layer's tar, and its mode.
+    Layer(Arc<Recipe>, u32),
+    Symlink(String),
+}
+
+impl Entry {
+    fn header(&self, name: &str) -> (Header, Body<'_>) {
+        let (header, body) = match &self.what {
+            What::Directory => (directory(name), Body::Empty),
+            What::File(bytes) => (file(name), Body::Inline(bytes)),
+            What::Layer(tar, mode) => {
+                (Header { mode: *mode, ..file(name) }, Body::Part(Arc::clone(tar)))
+            }
+            What::Symlink(target) => {
+                let header = Header::new(name.into(), Type::Symlink);
+                (Header { mode: 0o777, link: target.clone().into_bytes(), ..header }, Body::Empty)
+            }
+        };
+        (Header { mtime: self.mtime, ..header }, body)
+    }
+}
+
+/// Entries by path without an ending slash: a directory comes right before what it holds.
+type Entries = BTreeMap<String, Entry>;
+
+/// Puts an entry in, unless an image before this one has written it.
+fn put(entries: &mut Entries, name: impl Into<String>, mtime: i64, what: What) {
+    entries.entry(name.into()).or_insert(Entry { what, mtime });
+}
+
+/// Docker 25 and later: an OCI layout, with the files that older engines look for.
+fn blobs(images: &[SavedImage<'_>], described: &[Described]) -> Entries {
+    /// Mode of a layer, made by a daemon without umask (29.6 and later).
+    const LAYER_MODE: u32 = 0o666;
+    let documents: Vec<_> = described.iter().map(|image| image.documents.clone()).collect();
+    let mut entries = Entries::new();
+    let mut created = 0;
+    for (saved, described) in images.iter().zip(described) {
+        created = mtime_of(saved.config.created.as_ref()).secs;
+        let mut blob = |digest: Digest, mtime, what| {
+            put(&mut entries, format!("blobs/sha256/{}", digest.hex()), mtime, what);
+        };
+        blob(saved.image.id.0, created, What::File(saved.image.config.to_vec()));
+        for (layer, tar) in saved.image.layers.iter().zip(saved.layers) {
+            blob(layer.diff_id.0, created, What::Layer(Arc::clone(tar), LAYER_MODE));
+        }
+        for legacy in &described.legacy {
+            blob(Digest::of(&legacy.json), created, What::File(legacy.json.clone()));
+        }
+        let manifest = documents::oci_manifest(&described.documents);
+        blob(Digest::of(&manifest), 0, What::File(manifest));
+    }
+    put(&mut entries, "blobs", created, What::Directory);
+    put(&mut entries, "blobs/sha256", 0, What::Directory);
+    put(&mut entries, "index.json", 0, What::File(documents::index(&documents)));
+    put(&mut entries, "oci-layout", 0, What::File(documents::OCI_LAYOUT.to_vec()));
+    put_legacy_lists(&mut entries, Flavour::Docker29, &documents);
+    entries
+}
+
+/// Docker 1.10 to 24: a directory for each layer, named by its V1 identity. A layer that stands in
+/// two of them is a symlink in the second.
+fn layer_directories(images: &[SavedImage<'_>], described: &[Described]) -> Entries {
+    let documents: Vec<_> = described.iter().map(|image| image.documents.clone()).collect();
+    let mut entries = Entries::new();
+    let mut written: HashMap<DiffId, Digest> = HashMap::new();
+    for (saved, described) in images.iter().zip(described) {
+        let created = mtime_of(saved.config.created.as_ref()).secs;
+        let layers = saved.image.layers.iter().zip(saved.layers).zip(&described.legacy);
+        for ((layer, tar), legacy) in layers {
+            let name = legacy.id.hex();
+            if entries.contains_key(&name) {
+                continue;
+            }
+            let what = match written.get(&layer.diff_id) {
+                Some(first) => What::Symlink(format!("../{}/layer.tar", first.hex())),
+                None => What::Layer(Arc::clone(tar), 0o644),
+            };
+            written.entry(layer.diff_id).or_insert(legacy.id);
+            let json = What::File(legacy.json.clone());
+            put(&mut entries, format!("{name}/VERSION"), created, What::File(b"1.0".to_vec()));
+            put(&mut entries, format!("{name}/json"), created, json);
+            put(&mut entries, format!("{name}/layer.tar"), created, what);
+            put(&mut entries, name, created, What::Directory);
+        }
+        let config = What::File(saved.image.config.to_vec());
+        put(&mut entries, format!("{}.json", saved.image.id.hex()), created, config);
+    }
+    put_legacy_lists(&mut entries, Flavour::Docker110, &documents);
+    entries
+}
+
+fn put_legacy_lists(entries: &mut Entries, flavour: Flavour, images: &[documents::SavedImage]) {
+    put(entries, "manifest.json", 0, What::File(documents::manifest(flavour, images)));
+    if let Some(repositories) = documents::repositories(flavour, images) {
+        put(entries, "repositories", 0, What::File(repositories));
+    }
+}
+
+/// What a flavour adds to every header: 20.10 as Debian builds it, type bits and names.
+fn dressed(header: Header, flavour: Flavour) -> Header {
+    let type_bits = match header.typeflag {
+        Type::Directory => libc::S_IFDIR,
+        Type::Symlink => libc::S_IFLNK,
+        _ => libc::S_IFREG,
+    };
+    let root = Accounts::root_only();
+    match flavour {
+        Flavour::Docker29 => header,
+        Flavour::Docker110 => Header {
+            mode: header.mode | type_bits,
+            user: root.user(0),
+            group: root.group(0),
+            ..header
+        },
+    }
+}
