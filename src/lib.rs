@@ -34,3 +34,4 @@ pub mod reference;
 pub mod store;
 pub mod tar;
 pub mod time;
+pub mod tree;

@@ -1,0 +1,391 @@
+//! What is mounted: nodes by inode number, their attributes, names and bytes. Knows no FUSE.
+//!
+//! A number stands for unchanging content: whatever changes gets another number at its next
+//! lookup, so what the kernel has cached under a number is right for ever ([`inodes`]). A node is a
+//! value ([`node`]); made-up directories list and find their entries in [`places`], the files of
+//! layers in [`merged`] and `own`, and [`archives`] holds the recipes of the tars.
+
+use std::ffi::{OsStr, OsString};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::io::Errno;
+
+use crate::archive::Flavour;
+use crate::backing::{FileKind, Seek, Time};
+use crate::error::{Error, Result};
+use crate::overlay::Entry;
+use crate::overlay::own::OwnEntry;
+use crate::recipe::Verify;
+use crate::store::LayerStore;
+
+mod archives;
+mod containers;
+mod images;
+mod inodes;
+mod journal;
+mod merged;
+mod names;
+mod node;
+mod own;
+mod places;
+mod shelf;
+
+pub use names::Filter;
+
+use archives::Archives;
+use inodes::Inodes;
+use journal::Journal;
+use merged::DirectoryCache;
+use node::{Node, Place};
+use shelf::Shelf;
+
+/// Inode number of the tree's root (FUSE fixes it).
+pub const ROOT: u64 = 1;
+
+/// How long names and attributes that can't change may be kept.
+const IMMUTABLE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How long those that may change are kept: with [`CHECKED`], less than the second that is
+/// promised.
+const FRESH: Duration = Duration::from_millis(400);
+
+/// How long the answer that a store did not change is relied on.
+const CHECKED: Duration = Duration::from_millis(250);
+
+/// Attributes of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attr {
+    /// Inode number, which names immutable content: what changes gets another number.
+    pub ino: u64,
+    /// What it is.
+    pub kind: FileKind,
+    /// Permission bits, with set-user-ID, set-group-ID and sticky.
+    pub permissions: u32,
+    /// Number of names.
+    pub nlink: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Size in bytes.
+    pub size: u64,
+    /// Blocks of 512 bytes that it takes.
+    pub blocks: u64,
+    /// Last change of the contents.
+    pub mtime: Time,
+    /// Last change of contents or attributes.
+    pub ctime: Time,
+    /// Major and minor number of a device node.
+    pub rdev: (u32, u32),
+    /// How long the kernel may keep the name and these attributes without asking again.
+    pub ttl: Duration,
+}
+
+/// One name of a directory, as `readdir` shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Child {
+    /// The name.
+    pub name: OsString,
+    /// Its inode number.
+    pub ino: u64,
+    /// What it is.
+    pub kind: FileKind,
+    /// Whether its attributes come with the listing; those of the rest are worked out only when
+    /// they are asked for.
+    pub is_cheap: bool,
+}
+
+/// All names of a directory at one moment, in a fixed order, without `.` and `..`.
+#[derive(Debug)]
+pub struct Listing {
+    /// The names; position + 3 is the readdir cookie behind each (1 and 2 are `.` and `..`).
+    pub children: Vec<Child>,
+    /// Inode number of the directory above.
+    pub parent: u64,
+}
+
+/// Numbers for `statfs`, in bytes and inodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    /// Size of the file system that the store lies on.
+    pub total: u64,
+    /// Bytes of all layers, each once.
+    pub used: u64,
+    /// Inodes that the kernel knows of.
+    pub inodes: u64,
+}
+
+/// Who asks, as FUSE reports it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reader {
+    /// User ID.
+    pub uid: u32,
+    /// Process ID, 0 where it is in no namespace of ours.
+    pub pid: u32,
+}
+
+/// Where symlinks of an image point.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Symlinks {
+    /// Where they say.
+    #[default]
+    Raw,
+    /// Where they would inside the image: never out of its `rootfs/`.
+    Rebase,
+}
+
+/// What the user asked for.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Which `save.tar` is shown, and how `export.tar` is written.
+    pub flavour: Flavour,
+    /// When bytes of layers are checked.
+    pub verify: Verify,
+    /// Where symlinks point.
+    pub symlinks: Symlinks,
+    /// Which images and containers are shown.
+    pub filter: Filter,
+    /// Owner of what is made up: the mounting user and group.
+    pub owner: (u32, u32),
+}
+
+/// The tree of one mount.
+#[derive(Debug)]
+pub struct Tree {
+    shelves: Vec<Arc<Shelf>>,
+    options: Options,
+    inodes: Inodes,
+    archives: Archives,
+    merged_dirs: DirectoryCache<Entry>,
+    own_dirs: DirectoryCache<OwnEntry>,
+    errors: Arc<Journal>,
+    events: Journal,
+    started: Time,
+}
+
+impl Tree {
+    /// The tree of these stores. Reads none of them.
+    #[must_use]
+    pub fn new(stores: Vec<Arc<dyn LayerStore>>, options: Options) -> Tree {
+        let errors = Arc::new(Journal::default());
+        let mut shelves: Vec<Arc<Shelf>> = Vec::new();
+        for store in stores {
+            let kind = store.info().kind;
+            let earlier = shelves.iter().filter(|shelf| shelf.store.info().kind == kind).count();
+            let name =
+                if earlier == 0 { kind.to_owned() } else { format!("{kind}-{}", earlier + 1) };
+            let filter = options.filter.clone();
+            shelves.push(Arc::new(Shelf::new(name, store, filter, Arc::clone(&errors))));
+        }
+        let tree = Tree {
+            inodes: Inodes::default(),
+            archives: Archives::new(options.verify),
+            merged_dirs: DirectoryCache::default(),
+            own_dirs: DirectoryCache::default(),
+            events: Journal::default(),
+            started: journal::clock(),
+            shelves,
+            options,
+            errors,
+        };
+        let root = match &tree.shelves[..] {
+            [only] => Place::Store(Arc::clone(only)),
+            _ => Place::Root,
+        };
+        let attr = tree.directory_attr(ROOT, tree.started);
+        tree.inodes.admit_root(Node::Place(root), attr);
+        tree
+    }
+
+    /// The child `name` of the directory `parent`. Counts one reference, which `forget` gives back.
+    ///
+    /// # Errors
+    /// ENOENT where there is none; EBUSY, EIO, ... where it can't be shown.
+    pub fn lookup(&self, parent: u64, name: &OsStr) -> Result<Attr> {
+        let known = self.inodes.get(parent)?;
+        match &*known.node {
+            Node::Place(place) => self.find_in_place(parent, place, name),
+            Node::Merged { tree, entry, depth } => {
+                self.find_merged(parent, tree, entry, *depth, name)
+            }
+            Node::Own { tree, entry, depth } => self.find_own(parent, tree, entry, *depth, name),
+            Node::Document(_) | Node::Link(_) | Node::Archive(_) => {
+                Err(Error::errno_of(name, Errno::NOTDIR))
+            }
+        }
+    }
+
+    /// Gives back `count` references to `ino`.
+    pub fn forget(&self, ino: u64, count: u64) {
+        self.inodes.forget(ino, count);
+    }
+
+    /// Attributes of a node that was looked up before.
+    ///
+    /// # Errors
+    /// ESTALE where it was not.
+    pub fn attr(&self, ino: u64) -> Result<Attr> {
+        Ok(self.inodes.get(ino)?.attr)
+    }
+
+    /// Whether the directory `ino` can never change, so that the kernel may keep its listing.
+    ///
+    /// # Errors
+    /// ESTALE where it was not looked up before.
+    pub fn is_immutable(&self, ino: u64) -> Result<bool> {
+        Ok(match &*self.inodes.get(ino)?.node {
+            Node::Merged { tree, .. } => !tree.is_live(),
+            Node::Own { tree, .. } => !tree.files().is_live(),
+            Node::Place(_) | Node::Document(_) | Node::Link(_) | Node::Archive(_) => false,
+        })
+    }
+
+    /// All names in the directory `ino`, at this moment.
+    ///
+    /// # Errors
+    /// ENOTDIR where it is no directory; EIO where it can't be read.
+    pub fn read_dir(&self, ino: u64) -> Result<Arc<Listing>> {
+        let known = self.inodes.get(ino)?;
+        let children = match &*known.node {
+            Node::Place(place) => self.list_place(ino, place)?,
+            Node::Merged { tree, entry, depth } => self.list_merged(ino, tree, entry, *depth)?,
+            Node::Own { tree, entry, depth } => self.list_own(ino, tree, entry, *depth)?,
+            Node::Document(_) | Node::Link(_) | Node::Archive(_) => {
+                return Err(Error::errno_of(format!("inode {ino}"), Errno::NOTDIR));
+            }
+        };
+        Ok(Arc::new(Listing { children, parent: known.parent }))
+    }
+
+    /// The target of the symlink `ino`.
+    ///
+    /// # Errors
+    /// EINVAL where it is no symlink; EIO where it can't be read.
+    pub fn read_link(&self, ino: u64) -> Result<Vec<u8>> {
+        match &*self.inodes.get(ino)?.node {
+            Node::Link(target) => Ok(target.clone()),
+            Node::Merged { tree, entry, depth } => tree.read_link(entry, *depth),
+            Node::Place(_) | Node::Own { .. } | Node::Document(_) | Node::Archive(_) => {
+                Err(Error::errno_of(format!("inode {ino}"), Errno::INVAL))
+            }
+        }
+    }
+
+    /// Reads into `buf` from byte `offset` on; returns `buf.len()`, or less only at the end.
+    ///
+    /// # Errors
+    /// EIO where bytes are damaged or can't be read, ESTALE where a container changed them.
+    pub fn read(&self, ino: u64, offset: u64, buf: &mut [u8], reader: Reader) -> Result<usize> {
+        let known = self.inodes.get(ino)?;
+        match &*known.node {
+            Node::Document(recipe) => recipe.read_at(offset, buf),
+            Node::Merged { tree, entry, .. } => tree.read(entry, offset, buf),
+            Node::Archive(archive) => {
+                let read = self.recipe(archive)?.read_at(offset, buf)?;
+                if archive.is_read_through(offset, read as u64, known.attr.size) {
+                    self.note_event(archive, known.attr.size, reader);
+                }
+                Ok(read)
+            }
+            Node::Place(_) | Node::Own { .. } => {
+                Err(Error::errno_of(format!("inode {ino}"), Errno::ISDIR))
+            }
+            Node::Link(_) => Err(Error::errno_of(format!("inode {ino}"), Errno::INVAL)),
+        }
+    }
+
+    /// The next data or hole at or after `offset`.
+    ///
+    /// # Errors
+    /// ENXIO at or past the end, or where no data follow.
+    pub fn seek(&self, ino: u64, offset: u64, seek: Seek) -> Result<u64> {
+        let known = self.inodes.get(ino)?;
+        let found = match &*known.node {
+            Node::Document(recipe) => recipe.seek(offset, seek)?,
+            Node::Archive(archive) => self.recipe(archive)?.seek(offset, seek)?,
+            Node::Merged { tree, entry, .. } => tree.seek(entry, offset, seek)?,
+            Node::Place(_) | Node::Own { .. } | Node::Link(_) => None,
+        };
+        found.ok_or_else(|| Error::errno_of(format!("inode {ino}"), Errno::NXIO))
+    }
+
+    /// The value of one xattr.
+    ///
+    /// # Errors
+    /// ENODATA where there is none of that name.
+    pub fn xattr(&self, ino: u64, name: &OsStr, reader: Reader) -> Result<Vec<u8>> {
+        let known = self.inodes.get(ino)?;
+        let value = match &*known.node {
+            _ if !is_visible(name, reader) => None,
+            Node::Merged { tree, entry, .. } => tree.xattr(entry, name)?,
+            Node::Own { tree, entry, .. } => tree.files().xattr(entry, name)?,
+            Node::Place(_) | Node::Document(_) | Node::Link(_) | Node::Archive(_) => None,
+        };
+        value.ok_or_else(|| Error::errno_of(name, Errno::NODATA))
+    }
+
+    /// The names of all xattrs.
+    ///
+    /// # Errors
+    /// EIO where they can't be read.
+    pub fn xattrs(&self, ino: u64, reader: Reader) -> Result<Vec<OsString>> {
+        let known = self.inodes.get(ino)?;
+        let mut names = match &*known.node {
+            Node::Merged { tree, entry, .. } => tree.xattrs(entry)?,
+            Node::Own { tree, entry, .. } => tree.files().xattrs(entry)?,
+            Node::Place(_) | Node::Document(_) | Node::Link(_) | Node::Archive(_) => Vec::new(),
+        };
+        names.retain(|name| is_visible(name, reader));
+        Ok(names)
+    }
+
+    /// What `df` shows.
+    ///
+    /// # Errors
+    /// Fails when no store can be read.
+    pub fn space(&self) -> Result<Space> {
+        let mut space = Space { total: 0, used: 0, inodes: self.inodes.len() as u64 };
+        for shelf in &self.shelves {
+            let usage = shelf.store.usage()?;
+            space.total += usage.total;
+            space.used += usage.used;
+        }
+        Ok(space)
+    }
+
+    /// Notes a failure that the kernel was told about, in `.stratafs/errors` and the log.
+    pub fn report(&self, error: &Error) {
+        tracing::warn!("{error}");
+        self.errors.push(&format!("{} {error}", journal::now()));
+    }
+
+    /// Attributes of a made-up directory.
+    fn directory_attr(&self, ino: u64, mtime: Time) -> Attr {
+        Attr { kind: FileKind::Directory, permissions: 0o555, ..self.plain_attr(ino, mtime) }
+    }
+
+    /// Attributes of a made-up file, of mode 0400: archives and metadata hold every file of an
+    /// image and its environment.
+    fn plain_attr(&self, ino: u64, mtime: Time) -> Attr {
+        Attr {
+            ino,
+            kind: FileKind::Regular,
+            permissions: 0o400,
+            nlink: 1,
+            uid: self.options.owner.0,
+            gid: self.options.owner.1,
+            size: 0,
+            blocks: 0,
+            mtime,
+            ctime: mtime,
+            rdev: (0, 0),
+            ttl: FRESH,
+        }
+    }
+}
+
+/// Whether a process may know of an xattr: those of the kernel's trusted class are root's.
+fn is_visible(name: &OsStr, reader: Reader) -> bool {
+    reader.uid == 0 || !name.as_encoded_bytes().starts_with(b"trusted.")
+}

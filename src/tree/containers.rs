@@ -1,0 +1,135 @@
+//! What a container's directory holds.
+
+use std::sync::Arc;
+
+use super::Tree;
+use super::archives::Archive;
+use super::merged::MergedTree;
+use super::node::Place;
+use super::own::OwnFiles;
+use super::places::{Item, Listed};
+use super::shelf::Shelf;
+use crate::archive::{Flavour, inspect, mtime_of};
+use crate::backing::Time;
+use crate::digest::ContainerId;
+use crate::error::{Error, Result};
+use crate::overlay::Stack;
+use crate::overlay::changes::{Flavor, changes, text};
+use crate::overlay::own::OwnTree;
+use crate::store::Container;
+use crate::time::Timestamp;
+
+impl Tree {
+    pub(super) fn container_place(&self, shelf: &Arc<Shelf>, id: ContainerId) -> Result<Item> {
+        let created = shelf.container(id).map_or(self.started, |container| created(&container));
+        Ok(Item::Place(Place::Container(shelf.clone(), id), created))
+    }
+
+    pub(super) fn list_container(
+        &self,
+        shelf: &Arc<Shelf>,
+        id: ContainerId,
+    ) -> Result<Vec<Listed>> {
+        let container = shelf.container(id)?;
+        let mut listed = vec![
+            Listed::dear("changes"),
+            Listed::file("config.json"),
+            Listed::file("created"),
+            Listed::directory("diff"),
+            Listed::dear("diff.tar"),
+            Listed::dear("export.tar"),
+            Listed::file("id"),
+            Listed::file("inspect.json"),
+            Listed::directory("rootfs"),
+            Listed::file("state"),
+        ];
+        if !container.host_config.is_empty() {
+            listed.push(Listed::file("hostconfig.json"));
+        }
+        if container.image.is_some() {
+            listed.extend([Listed::link("image"), Listed::directory("layers")]);
+        }
+        Ok(listed)
+    }
+
+    pub(super) fn container_item(
+        &self,
+        shelf: &Arc<Shelf>,
+        id: ContainerId,
+        name: &str,
+    ) -> Result<Option<Item>> {
+        let container = shelf.container(id)?;
+        let mtime = created(&container);
+        let document = |bytes: Vec<u8>| Some(Item::Document(bytes, mtime));
+        Ok(match name {
+            "changes" => {
+                let new = Stack::new(container.dirs);
+                let old = Stack::new(container.init_dirs);
+                document(text(&changes(&new, &old, self.comparison())?))
+            }
+            "config.json" => document(container.config.to_vec()),
+            "created" => document(format!("{}\n", container.created).into_bytes()),
+            "diff" => {
+                let old = Stack::new(container.init_dirs);
+                let compared = |new| OwnTree::compared(new, Some(&old));
+                let (new, symlinks) = (Stack::new(container.dirs), self.options.symlinks);
+                Some(Item::Own(OwnFiles::new(new, symlinks, mtime, compared)?))
+            }
+            "diff.tar" => Some(Item::Archive(shelf.clone(), Archive::Diff(id))),
+            "export.tar" => Some(Item::Archive(shelf.clone(), Archive::Container(id))),
+            "hostconfig.json" if !container.host_config.is_empty() => {
+                document(container.host_config.to_vec())
+            }
+            "id" => document(format!("{}\n", id.hex()).into_bytes()),
+            "image" => self.image_link(shelf, &container)?,
+            "inspect.json" => document(self.inspect_container(shelf, &container)?),
+            "layers" => {
+                container.image.map(|image| Item::Place(Place::Layers(shelf.clone(), image), mtime))
+            }
+            "rootfs" => {
+                let stack = Stack::new(container.dirs);
+                Some(Item::Merged(MergedTree::new(stack, self.options.symlinks, mtime)))
+            }
+            "state" => document(format!("{}\n", container.state.name()).into_bytes()),
+            _ => None,
+        })
+    }
+
+    /// To the name in the container's config if it still names the image, else to the image's
+    /// first name, else to `by-id/`.
+    fn image_link(&self, shelf: &Arc<Shelf>, container: &Container) -> Result<Option<Item>> {
+        let Some(image) = container.image else { return Ok(None) };
+        let names = shelf.names()?;
+        let named = names.reference_of(&container.image_name, image);
+        let name = named.or_else(|| names.references_to(image).next().map(str::to_owned));
+        Ok(Some(Item::Link(match name {
+            Some(name) => format!("../../images/{name}"),
+            None => format!("../../by-id/images/{}", image.hex()),
+        })))
+    }
+
+    fn inspect_container(&self, shelf: &Shelf, container: &Container) -> Result<Vec<u8>> {
+        let volumes = shelf.store.info().path.join("volumes");
+        let described = inspect::Container {
+            config: &container.config,
+            host_config: &container.host_config,
+            state: container.state,
+            volumes: &volumes.to_string_lossy(),
+            graph_driver: shelf.store.graph_driver(&container.dirs),
+        };
+        inspect::container(&described)
+            .map_err(|why| Error::corrupt(format!("container {}", container.name), why))
+    }
+
+    /// Which engine's notion of a change counts.
+    pub(super) fn comparison(&self) -> Flavor {
+        match self.options.flavour {
+            Flavour::Docker110 => Flavor::UpTo27,
+            _ => Flavor::From28,
+        }
+    }
+}
+
+fn created(container: &Container) -> Time {
+    mtime_of(Timestamp::parse(&container.created).as_ref())
+}

@@ -1,0 +1,370 @@
+//! `images/` and what an image's directory holds.
+
+use std::sync::Arc;
+
+use super::Tree;
+use super::archives::{Archive, layer_dirs};
+use super::merged::MergedTree;
+use super::names::{Found, Names, cut};
+use super::node::{ImageView, Place, Scope};
+use super::own::OwnFiles;
+use super::places::{Item, Listed};
+use super::shelf::{Loaded, Shelf};
+use crate::archive::{Flavour, history, inspect, layer};
+use crate::digest::ImageId;
+use crate::error::{Error, Result};
+use crate::overlay::Stack;
+use crate::overlay::changes::{changes, text};
+use crate::overlay::own::OwnTree;
+use crate::reference::Reference;
+use crate::store::{Layer, LayerSource};
+use crate::time::Timestamp;
+
+/// The flavours that `formats/` holds.
+const FORMATS: [Flavour; 2] = [Flavour::Docker110, Flavour::Docker29];
+
+/// Names in a repository's directory that stand for itself, so that no image below it has them.
+const RESERVED: [&str; 14] = [
+    "README",
+    "config.json",
+    "created",
+    "digest",
+    "export.tar",
+    "formats",
+    "history",
+    "id",
+    "inspect.json",
+    "layers",
+    "rootfs",
+    "save.tar",
+    "tags",
+    "used-by",
+];
+
+impl Tree {
+    pub(super) fn list_images(&self, shelf: &Arc<Shelf>, prefix: &str) -> Result<Vec<Listed>> {
+        let names = shelf.names()?;
+        Ok(names.listing(prefix).map(|(name, _)| Listed::directory(name)).collect())
+    }
+
+    pub(super) fn find_image(
+        &self,
+        shelf: &Arc<Shelf>,
+        prefix: &str,
+        name: &str,
+    ) -> Result<Option<Item>> {
+        let names = shelf.names()?;
+        let (id, scope) = match names.find(prefix, name) {
+            None => return Ok(None),
+            Some(Found::Prefix(prefix)) => {
+                return Ok(Some(Item::Place(Place::Images(shelf.clone(), prefix), self.started)));
+            }
+            Some(Found::Id(id)) => (id, Scope::Id),
+            Some(Found::Reference(text, id)) => (id, Scope::Reference(text)),
+            Some(Found::Repository(repository)) => {
+                let Some(id) = self.newest(shelf, &names, &repository) else { return Ok(None) };
+                (id, Scope::Repository(repository))
+            }
+        };
+        Ok(Some(self.image_place(Arc::new(ImageView { shelf: shelf.clone(), id, scope }))))
+    }
+
+    /// The image that a repository's directory shows: that of `latest`, else the newest one.
+    fn newest(&self, shelf: &Arc<Shelf>, names: &Names, repository: &str) -> Option<ImageId> {
+        let references = names.references(repository);
+        let latest = references.iter().find(|(reference, ..)| {
+            reference.tag.as_ref().is_some_and(|tag| tag.as_str() == "latest")
+        });
+        if let Some((.., id)) = latest {
+            return Some(*id);
+        }
+        let created =
+            |id: ImageId| shelf.config(id).map(|config| config.mtime()).unwrap_or_default();
+        references.iter().map(|(.., id)| *id).max_by_key(|id| created(*id))
+    }
+
+    /// A broken image keeps its directory, so that its neighbours and its name stay.
+    pub(super) fn image_place(&self, view: Arc<ImageView>) -> Item {
+        let mtime = view.shelf.config(view.id).map_or(self.started, |config| config.mtime());
+        Item::Place(Place::Image(view), mtime)
+    }
+
+    pub(super) fn list_image(&self, view: &ImageView) -> Result<Vec<Listed>> {
+        let mut listed = vec![
+            Listed::file("README"),
+            Listed::file("config.json"),
+            Listed::file("created"),
+            Listed::dear("export.tar"),
+            Listed::directory("formats"),
+            Listed::file("history"),
+            Listed::file("id"),
+            Listed::file("inspect.json"),
+            Listed::directory("layers"),
+            Listed::directory("rootfs"),
+            Listed::directory("used-by"),
+        ];
+        if self.is_saveable(view) {
+            listed.push(Listed::dear("save.tar"));
+        }
+        if self.repo_digest(view)?.is_some() {
+            listed.push(Listed::file("digest"));
+        }
+        if let Scope::Repository(repository) = &view.scope {
+            listed.push(Listed::directory("tags"));
+            let names = view.shelf.names()?;
+            let prefix = format!("{repository}/");
+            let below = names.listing(&prefix).map(|(name, _)| name);
+            let free = below.filter(|name| !RESERVED.contains(&name.as_str()));
+            listed.extend(free.map(Listed::directory));
+        }
+        Ok(listed)
+    }
+
+    pub(super) fn image_item(&self, view: &Arc<ImageView>, name: &str) -> Result<Option<Item>> {
+        let shelf = &view.shelf;
+        if !RESERVED.contains(&name) {
+            return match &view.scope {
+                Scope::Repository(repository) => {
+                    self.find_image(shelf, &format!("{repository}/"), name)
+                }
+                Scope::Id | Scope::Reference(_) => Ok(None),
+            };
+        }
+        let config = shelf.config(view.id)?;
+        let mtime = config.mtime();
+        let document = |bytes: Vec<u8>| Ok(Some(Item::Document(bytes, mtime)));
+        let place = |place: Place| Ok(Some(Item::Place(place, mtime)));
+        match name {
+            "README" => document(self.image_readme(view)),
+            "config.json" => document(config.bytes.to_vec()),
+            "created" => {
+                let created = config.parsed.created.clone().unwrap_or_else(Timestamp::zero);
+                document(format!("{created}\n").into_bytes())
+            }
+            "digest" => match self.repo_digest(view)? {
+                Some(digest) => document(format!("{digest}\n").into_bytes()),
+                None => Ok(None),
+            },
+            "export.tar" => Ok(Some(Item::Archive(shelf.clone(), Archive::Image(view.id)))),
+            "formats" => place(Place::Formats(view.clone())),
+            "history" => document(self.history(view)?),
+            "id" => document(format!("{}\n", view.id).into_bytes()),
+            "inspect.json" => document(self.inspect_image(view)?),
+            "layers" => place(Place::Layers(shelf.clone(), view.id)),
+            "rootfs" if config.parsed.diff_ids.is_empty() => place(Place::Empty),
+            "rootfs" => {
+                let stack = Stack::new(layer_dirs(&shelf.image(view.id)?.image.layers));
+                let tree = MergedTree::new(stack, self.options.symlinks, mtime);
+                Ok(Some(Item::Merged(tree)))
+            }
+            "save.tar" => self.save_item(view, self.options.flavour),
+            "tags" => match view.scope {
+                Scope::Repository(_) => place(Place::Tags(view.clone())),
+                Scope::Id | Scope::Reference(_) => Ok(None),
+            },
+            "used-by" => place(Place::UsedBy(view.clone())),
+            _ => Ok(None),
+        }
+    }
+
+    fn save_item(&self, view: &ImageView, flavour: Flavour) -> Result<Option<Item>> {
+        let archive = Archive::Save { images: view.saved()?, flavour };
+        Ok(Some(Item::Archive(view.shelf.clone(), archive)))
+    }
+
+    /// No engine saves an image without layers: its archives are not listed, and answer ENODATA.
+    fn is_saveable(&self, view: &ImageView) -> bool {
+        view.shelf.config(view.id).map_or(true, |config| !config.parsed.diff_ids.is_empty())
+    }
+
+    pub(super) fn list_formats(&self, view: &ImageView) -> Vec<Listed> {
+        let formats: &[Flavour] = if self.is_saveable(view) { &FORMATS } else { &[] };
+        formats.iter().map(|flavour| Listed::dear(format!("{flavour}.tar"))).collect()
+    }
+
+    pub(super) fn format_item(&self, view: &ImageView, name: &str) -> Result<Option<Item>> {
+        let flavour = FORMATS.iter().find(|flavour| format!("{flavour}.tar") == name);
+        flavour.map_or(Ok(None), |flavour| self.save_item(view, *flavour))
+    }
+
+    /// The manifest's digest that the image was pulled or pushed under.
+    fn repo_digest(&self, view: &ImageView) -> Result<Option<String>> {
+        let names = view.shelf.names()?;
+        let digest = names.references_to(view.id).find_map(|text| text.split_once('@'));
+        Ok(digest.map(|(_, digest)| digest.to_owned()))
+    }
+
+    fn history(&self, view: &ImageView) -> Result<Vec<u8>> {
+        let loaded = view.shelf.image(view.id)?;
+        let names = view.shelf.names()?;
+        let ancestors = std::iter::successors(Some(view.id), |id| names.parent(*id));
+        let lineage: Vec<ImageId> = ancestors.take(loaded.config.parsed.history.len()).collect();
+        let sizes: Vec<u64> = loaded.image.layers.iter().map(|layer| layer.size).collect();
+        history::history(&loaded.config.parsed, &sizes, &lineage)
+            .map_err(|why| Error::corrupt(format!("image {}", view.id), why))
+    }
+
+    fn inspect_image(&self, view: &ImageView) -> Result<Vec<u8>> {
+        let loaded = view.shelf.image(view.id)?;
+        let image = &loaded.image;
+        let references = image.references.iter().filter_map(|text| Reference::parse(text).ok());
+        let described = inspect::Image {
+            id: image.id,
+            config: &loaded.config.parsed,
+            references: &references.collect::<Vec<_>>(),
+            parent: image.parent,
+            size: image.layers.iter().map(|layer| layer.size).sum(),
+            last_tagged: image.last_tagged.as_deref().and_then(Timestamp::parse),
+            graph_driver: view.shelf.store.graph_driver(&layer_dirs(&image.layers)),
+        };
+        inspect::image(&described).map_err(|why| Error::corrupt(format!("image {}", image.id), why))
+    }
+
+    fn image_readme(&self, view: &ImageView) -> Vec<u8> {
+        let (name, saved) = match &view.scope {
+            Scope::Id => (view.id.to_string(), "this image, without a name".to_owned()),
+            Scope::Reference(text) => (text.clone(), format!("what `docker save {text}` gives")),
+            Scope::Repository(text) => {
+                (text.clone(), format!("every tag of {text}, as `docker save {text}` gives"))
+            }
+        };
+        let flavour = self.options.flavour;
+        format!(
+            "{name}\n\n\
+             save.tar      {saved}; flavour {flavour}\n\
+             formats/      the same as other versions of the engine write it\n\
+             export.tar    the merged files as one flat tar\n\
+             rootfs/       the merged files\n\
+             layers/       each layer's tar, own files, changes and description, lowest first\n\
+             config.json   the image config, as stored; inspect.json, history: as Docker shows it\n\
+             used-by/      containers made from this image\n"
+        )
+        .into_bytes()
+    }
+
+    pub(super) fn list_layers(&self, shelf: &Arc<Shelf>, id: ImageId) -> Result<Vec<Listed>> {
+        let loaded = shelf.image(id)?;
+        let layers = loaded.image.layers.iter().enumerate();
+        Ok(layers.map(|(index, layer)| Listed::directory(layer_name(index, layer))).collect())
+    }
+
+    pub(super) fn layers_item(
+        &self,
+        shelf: &Arc<Shelf>,
+        id: ImageId,
+        name: &str,
+    ) -> Result<Option<Item>> {
+        let loaded = shelf.image(id)?;
+        let mut layers = loaded.image.layers.iter().enumerate();
+        let found = layers.find(|(index, layer)| layer_name(*index, layer) == name);
+        let place =
+            |index| Item::Place(Place::Layer(shelf.clone(), id, index), loaded.config.mtime());
+        Ok(found.map(|(index, _)| place(index)))
+    }
+
+    pub(super) fn list_layer(&self) -> Vec<Listed> {
+        vec![
+            Listed::dear("changes"),
+            Listed::directory("diff"),
+            Listed::dear("layer.json"),
+            Listed::dear("layer.tar"),
+        ]
+    }
+
+    pub(super) fn layer_item(
+        &self,
+        shelf: &Arc<Shelf>,
+        id: ImageId,
+        index: usize,
+        name: &str,
+    ) -> Result<Option<Item>> {
+        let loaded = shelf.image(id)?;
+        let layers = &loaded.image.layers;
+        let Some(layer) = layers.get(index) else { return Ok(None) };
+        let new = Stack::new(layer_dirs(&layers[..=index]));
+        let old = Stack::new(layer_dirs(&layers[..index]));
+        let archive = Archive::Layer(id, index, layer.chain_id);
+        Ok(Some(match name {
+            "layer.tar" => Item::Archive(shelf.clone(), archive),
+            "layer.json" => {
+                let tar_size = self.made(shelf, &archive)?.recipe.len();
+                Item::Document(
+                    describe_layer(&loaded, index, layer, tar_size),
+                    loaded.config.mtime(),
+                )
+            }
+            "changes" => {
+                let changes = changes(&new, &old, self.comparison())?;
+                Item::Document(text(&changes), loaded.config.mtime())
+            }
+            "diff" => {
+                let recorded = |new| Ok(OwnTree::recorded(new, &layer::names(layer)?));
+                let (symlinks, mtime) = (self.options.symlinks, loaded.config.mtime());
+                Item::Own(OwnFiles::new(new, symlinks, mtime, recorded)?)
+            }
+            _ => return Ok(None),
+        }))
+    }
+
+    /// Containers made from the image.
+    pub(super) fn list_users(&self, view: &ImageView) -> Result<Vec<Listed>> {
+        let names = view.shelf.names()?;
+        let users = names.containers().iter().filter(|one| one.image == Some(view.id));
+        Ok(users.map(|container| Listed::link(&container.name)).collect())
+    }
+
+    pub(super) fn user_item(&self, view: &ImageView, name: &str) -> Result<Option<Item>> {
+        let names = view.shelf.names()?;
+        let mut users = names.containers().iter().filter(|one| one.image == Some(view.id));
+        let depth = match &view.scope {
+            Scope::Id => 3,
+            Scope::Reference(text) | Scope::Repository(text) => 2 + text.matches('/').count(),
+        };
+        let target = format!("{}containers/{name}", "../".repeat(depth + 1));
+        Ok(users.any(|one| one.name == name).then(|| Item::Link(target)))
+    }
+
+    pub(super) fn list_tags(&self, view: &ImageView) -> Result<Vec<Listed>> {
+        Ok(tags(view)?.into_iter().map(|(tag, _)| Listed::link(tag)).collect())
+    }
+
+    pub(super) fn tag_item(&self, view: &ImageView, name: &str) -> Result<Option<Item>> {
+        let tag = tags(view)?.into_iter().find(|(tag, _)| tag == name);
+        Ok(tag.map(|(_, target)| Item::Link(format!("../../{target}"))))
+    }
+}
+
+/// Tags of a repository, each with the name that its reference is listed under beside it.
+fn tags(view: &ImageView) -> Result<Vec<(String, String)>> {
+    let Scope::Repository(repository) = &view.scope else { return Ok(Vec::new()) };
+    let names = view.shelf.names()?;
+    let references = names.references(repository).iter();
+    let tagged = references.filter_map(|(reference, text, _)| {
+        let entry = text.rsplit('/').next().unwrap_or(text);
+        Some((reference.tag.as_ref()?.to_string(), cut(entry)))
+    });
+    Ok(tagged.collect())
+}
+
+fn layer_name(index: usize, layer: &Layer) -> String {
+    format!("{index:02}-{}", &layer.diff_id.hex()[..12])
+}
+
+fn describe_layer(loaded: &Loaded, index: usize, layer: &Layer, tar_size: u64) -> Vec<u8> {
+    let mut steps = loaded.config.parsed.history.iter().filter(|step| !step.empty_layer);
+    let step = steps.nth(index);
+    let is_exact = match &layer.source {
+        LayerSource::Unpacked { .. } => true,
+    };
+    let description = serde_json::json!({
+        "diff_id": layer.diff_id.to_string(),
+        "chain_id": layer.chain_id.to_string(),
+        "size": layer.size,
+        "tar_size": tar_size,
+        "created": step.and_then(|step| step.created.as_ref()).map(|created| created.as_str()),
+        "created_by": step.map(|step| &step.created_by),
+        "directory": layer.directory,
+        "exact": is_exact,
+    });
+    format!("{description:#}\n").into_bytes()
+}

@@ -1,0 +1,136 @@
+//! Which number stands for which node, for as long as the kernel remembers it.
+//!
+//! A number is a pure function of what it names (see [`Identity`]), so it is the same under every
+//! name, on every mount. Two nodes whose numbers fall together are told apart by the rest of the
+//! identity, and the later one takes the next free number.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use super::node::Node;
+use super::{Attr, ROOT};
+use crate::backing::FileKind;
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+
+/// What a node is, over mounts: equal identities are the same unchanging content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Identity(Digest);
+
+impl Identity {
+    /// The node that these parts tell, the first of which says what kind of parts they are.
+    pub(super) fn of(parts: &[&[u8]]) -> Identity {
+        let mut all = Vec::with_capacity(128);
+        for part in parts {
+            all.extend_from_slice(&(part.len() as u64).to_le_bytes());
+            all.extend_from_slice(part);
+        }
+        Identity(Digest::of(&all))
+    }
+
+    /// The entry `name` of the directory `parent`; `version` differs whenever its content does.
+    pub(super) fn of_name(parent: u64, name: &OsStr, version: &[u8]) -> Identity {
+        Identity::of(&[b"name", &parent.to_le_bytes(), name.as_bytes(), version])
+    }
+
+    /// The inode number that it would have if no other node had it: neither 0 nor the root's.
+    pub(super) fn ino(&self) -> u64 {
+        self.0.prefix().max(ROOT + 1)
+    }
+}
+
+/// A node that the kernel knows.
+#[derive(Debug, Clone)]
+pub(super) struct Known {
+    pub(super) node: Arc<Node>,
+    pub(super) attr: Attr,
+    /// Inode number of a directory that it was found in.
+    pub(super) parent: u64,
+    /// When it was looked up last.
+    pub(super) seen: Instant,
+    identity: Identity,
+    lookups: u64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Inodes(Mutex<HashMap<u64, Known>>);
+
+impl Inodes {
+    /// Makes a node known, or finds it known already, and counts one reference. `attr.ino` is
+    /// what the answer's will be.
+    pub(super) fn admit(
+        &self,
+        identity: Identity,
+        parent: u64,
+        node: impl FnOnce() -> Node,
+        attr: Attr,
+    ) -> Attr {
+        let mut known = self.lock();
+        let mut ino = identity.ino();
+        loop {
+            match known.entry(ino) {
+                Entry::Occupied(mut entry) if entry.get().identity == identity => {
+                    let entry = entry.get_mut();
+                    entry.lookups += 1;
+                    entry.attr = Attr { ino, ..attr };
+                    entry.seen = Instant::now();
+                    // A directory is its name: what it is merged of may have changed.
+                    if attr.kind == FileKind::Directory {
+                        entry.node = Arc::new(node());
+                    }
+                    return entry.attr;
+                }
+                Entry::Occupied(_) => ino = ino.wrapping_add(1).max(ROOT + 1),
+                Entry::Vacant(entry) => {
+                    let attr = Attr { ino, ..attr };
+                    let node = Arc::new(node());
+                    let seen = Instant::now();
+                    entry.insert(Known { node, attr, parent, seen, identity, lookups: 1 });
+                    return attr;
+                }
+            }
+        }
+    }
+
+    /// Makes the root known, for ever.
+    pub(super) fn admit_root(&self, node: Node, attr: Attr) {
+        let identity = Identity::of(&[b"root"]);
+        let (node, seen) = (Arc::new(node), Instant::now());
+        let known = Known { node, attr, parent: ROOT, seen, identity, lookups: 1 };
+        self.lock().insert(ROOT, known);
+    }
+
+    /// The node of that number.
+    ///
+    /// # Errors
+    /// ESTALE where the kernel was never told of it.
+    pub(super) fn get(&self, ino: u64) -> Result<Known> {
+        self.lock().get(&ino).cloned().ok_or_else(|| Error::stale(format!("inode {ino}")))
+    }
+
+    /// Gives back `count` references.
+    pub(super) fn forget(&self, ino: u64, count: u64) {
+        let mut known = self.lock();
+        if ino == ROOT {
+            return;
+        }
+        if let Entry::Occupied(mut entry) = known.entry(ino) {
+            entry.get_mut().lookups = entry.get().lookups.saturating_sub(count);
+            if entry.get().lookups == 0 {
+                entry.remove();
+            }
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Known>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

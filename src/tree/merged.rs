@@ -1,0 +1,328 @@
+//! Files of merged layers: `rootfs/`, by directory, as they are looked at.
+
+use std::ffi::{OsStr, OsString};
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use lru::LruCache;
+use rustix::io::Errno;
+
+use super::inodes::Identity;
+use super::node::Node;
+use super::{Attr, Child, FRESH, IMMUTABLE, Symlinks, Tree};
+use crate::backing::{Access, BackingFile, FileKind, Seek, Time};
+use crate::error::{Error, Result};
+use crate::overlay::{Entry, Place, Stack};
+
+/// How many directories are kept as they were listed, for the lookups that follow.
+const DIRECTORIES: NonZeroUsize = NonZeroUsize::MIN.saturating_add(127);
+
+/// The merged files of an image or a container.
+#[derive(Debug)]
+pub(super) struct MergedTree {
+    stack: Stack,
+    /// Whether a container may be writing to the topmost layer.
+    is_live: bool,
+    symlinks: Symlinks,
+    /// Mtime of the topmost directory.
+    mtime: Time,
+}
+
+/// A directory as it was listed last.
+#[derive(Debug)]
+pub(super) struct Listed<T> {
+    /// Sorted by name, bytewise.
+    pub(super) entries: Vec<T>,
+    listed: Instant,
+}
+
+impl MergedTree {
+    pub(super) fn new(stack: Stack, symlinks: Symlinks, mtime: Time) -> MergedTree {
+        let is_live = stack.layers().iter().any(|layer| layer.root.access() == Access::Live);
+        MergedTree { stack, is_live, symlinks, mtime }
+    }
+
+    pub(super) fn stack(&self) -> &Stack {
+        &self.stack
+    }
+
+    pub(super) fn is_live(&self) -> bool {
+        self.is_live
+    }
+
+    /// How long a name or its attributes may be kept.
+    pub(super) fn ttl(&self) -> Duration {
+        if self.is_live { FRESH } else { IMMUTABLE }
+    }
+
+    /// Whether a listing still tells the truth.
+    pub(super) fn is_current<T>(&self, listed: &Listed<T>) -> bool {
+        !self.is_live || listed.listed.elapsed() < FRESH
+    }
+
+    /// What an entry is: a directory is its path, as no two names may share one; anything else is
+    /// the file of the layer, so that every name of it has one number. What a container may write
+    /// to is another file after each change.
+    pub(super) fn identity(&self, parent: u64, entry: &Entry, depth: usize) -> Identity {
+        if entry.is_dir() {
+            return Identity::of_name(parent, &entry.name, b"");
+        }
+        let layer = &self.stack.layers()[entry.place.layer];
+        let stamp = if layer.root.access() == Access::Live { entry.stat.stamp() } else { 0 };
+        let is_rewritten =
+            self.symlinks == Symlinks::Rebase && entry.stat.kind == FileKind::Symlink;
+        let depth = if is_rewritten { depth } else { 0 };
+        Identity::of(&[
+            b"file",
+            &layer.identity.to_le_bytes(),
+            &entry.stat.ino.to_le_bytes(),
+            &stamp.to_le_bytes(),
+            &depth.to_le_bytes(),
+        ])
+    }
+
+    /// Attributes of an entry `depth` names below the root.
+    pub(super) fn attr(&self, identity: Identity, entry: &Entry, depth: usize) -> Result<Attr> {
+        let stat = &entry.stat;
+        let mut attr = Attr {
+            ino: identity.ino(),
+            kind: stat.kind,
+            permissions: stat.permissions(),
+            nlink: u32::try_from(stat.nlink).unwrap_or(u32::MAX),
+            uid: stat.uid,
+            gid: stat.gid,
+            size: stat.size,
+            blocks: stat.blocks,
+            mtime: stat.mtime,
+            ctime: stat.ctime,
+            rdev: stat.rdev,
+            ttl: self.ttl(),
+        };
+        if entry.is_dir() {
+            attr.nlink = 1; // as overlayfs: how many are below is not known
+        }
+        if depth == 0 {
+            attr.mtime = self.mtime;
+            attr.ctime = self.mtime;
+        }
+        if stat.kind == FileKind::Symlink && self.symlinks == Symlinks::Rebase {
+            attr.size = self.read_link(entry, depth)?.len() as u64;
+        }
+        Ok(attr)
+    }
+
+    pub(super) fn child(&self, parent: u64, entry: &Entry, depth: usize) -> Child {
+        Child {
+            name: entry.name.clone(),
+            ino: self.identity(parent, entry, depth).ino(),
+            kind: entry.stat.kind,
+            is_cheap: true,
+        }
+    }
+
+    /// The target of a symlink `depth` names below the root.
+    pub(super) fn read_link(&self, entry: &Entry, depth: usize) -> Result<Vec<u8>> {
+        let target = self.stack.read_link(entry)?;
+        Ok(match self.symlinks {
+            Symlinks::Raw => target,
+            Symlinks::Rebase => rebase(&target, depth),
+        })
+    }
+
+    pub(super) fn xattr(&self, entry: &Entry, name: &OsStr) -> Result<Option<Vec<u8>>> {
+        self.stack.xattr(entry, name)
+    }
+
+    pub(super) fn xattrs(&self, entry: &Entry) -> Result<Vec<OsString>> {
+        self.stack.xattrs(entry)
+    }
+
+    /// Reads a regular file, up to the size that it had when it was looked up.
+    pub(super) fn read(&self, entry: &Entry, offset: u64, buf: &mut [u8]) -> Result<usize> {
+        let wanted = entry.stat.size.saturating_sub(offset).min(buf.len() as u64) as usize;
+        let file = self.open(entry)?;
+        let read = file.read_at(offset, &mut buf[..wanted]);
+        match read.map_err(|err| Error::io(self.shown(&entry.data), err))? {
+            read if read == wanted => Ok(read),
+            _ => Err(self.changed(&entry.data)),
+        }
+    }
+
+    pub(super) fn seek(&self, entry: &Entry, offset: u64, seek: Seek) -> Result<Option<u64>> {
+        let found = self.open(entry)?.seek(offset, seek);
+        found.map_err(|err| Error::io(self.shown(&entry.data), err))
+    }
+
+    /// Opens the contents of a regular file, and makes sure that it is the one that was looked up.
+    fn open(&self, entry: &Entry) -> Result<BackingFile> {
+        if entry.stat.kind != FileKind::Regular {
+            let errno = if entry.is_dir() { Errno::ISDIR } else { Errno::INVAL };
+            return Err(Error::errno_of(Path::new(&entry.name), errno));
+        }
+        let root = &self.stack.layers()[entry.data.layer].root;
+        let file = root.open_file(entry.data.path()).map_err(|err| match err {
+            err if err.is_not_found() || err.is_misplaced() => self.changed(&entry.data),
+            err => err,
+        })?;
+        let is_same = match entry.data == entry.place {
+            true => file.stat().stamp() == entry.stat.stamp(),
+            false => file.stat().size == entry.stat.size,
+        };
+        if is_same { Ok(file) } else { Err(self.changed(&entry.data)) }
+    }
+
+    /// What was looked up is gone: damage in a layer, an event in a container.
+    fn changed(&self, place: &Place) -> Error {
+        let root = &self.stack.layers()[place.layer].root;
+        match root.access() {
+            Access::Sealed if !root.is_removed() => {
+                Error::corrupt(self.shown(place), "changed since it was looked up")
+            }
+            Access::Sealed | Access::Live => Error::stale(self.shown(place)),
+        }
+    }
+
+    fn shown(&self, place: &Place) -> PathBuf {
+        self.stack.layers()[place.layer].root.path().join(place.path())
+    }
+}
+
+/// Directories that were listed last, by inode number.
+#[derive(Debug)]
+pub(super) struct DirectoryCache<T>(Mutex<LruCache<u64, Arc<Listed<T>>>>);
+
+impl<T> Default for DirectoryCache<T> {
+    fn default() -> DirectoryCache<T> {
+        DirectoryCache(Mutex::new(LruCache::new(DIRECTORIES)))
+    }
+}
+
+impl<T> DirectoryCache<T> {
+    pub(super) fn get(&self, ino: u64) -> Option<Arc<Listed<T>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&ino).cloned()
+    }
+
+    /// Keeps what a directory holds now.
+    pub(super) fn put(&self, ino: u64, entries: Vec<T>) -> Arc<Listed<T>> {
+        let listed = Arc::new(Listed { entries, listed: Instant::now() });
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).put(ino, Arc::clone(&listed));
+        listed
+    }
+}
+
+impl Tree {
+    /// What a merged directory is merged of now. Where a container may write, it is looked up again
+    /// from the top once that is older than [`FRESH`]: a directory that somebody is in, or has open,
+    /// is not looked up by the kernel.
+    fn merged_dir(&self, ino: u64, tree: &MergedTree, dir: &Entry) -> Result<Entry> {
+        let known = self.inodes.get(ino)?;
+        if !tree.is_live || known.seen.elapsed() < FRESH {
+            return Ok(dir.clone());
+        }
+        let mut names = Vec::new();
+        let mut above = known;
+        while let Node::Merged { entry, depth: 1.., .. } = &*above.node {
+            names.push(entry.name.clone());
+            above = self.inodes.get(above.parent)?;
+        }
+        let mut dir = tree.stack.root()?;
+        for name in names.iter().rev() {
+            let next = tree.stack.lookup(&dir, name)?.filter(Entry::is_dir);
+            dir = next.ok_or_else(|| Error::stale(name))?;
+        }
+        Ok(dir)
+    }
+
+    /// The children of a merged directory.
+    pub(super) fn list_merged(
+        &self,
+        ino: u64,
+        tree: &MergedTree,
+        dir: &Entry,
+        depth: usize,
+    ) -> Result<Vec<Child>> {
+        let listing = tree.stack.read_dir(&self.merged_dir(ino, tree, dir)?)?;
+        listing.damaged.iter().for_each(|(_, err)| self.report(err));
+        let listed = self.merged_dirs.put(ino, listing.entries);
+        let children = listed.entries.iter().map(|entry| tree.child(ino, entry, depth + 1));
+        Ok(children.collect())
+    }
+
+    /// Looks up `name` in a merged directory, and counts a reference to it.
+    pub(super) fn find_merged(
+        &self,
+        parent: u64,
+        tree: &Arc<MergedTree>,
+        dir: &Entry,
+        depth: usize,
+        name: &OsStr,
+    ) -> Result<Attr> {
+        let listed = self.merged_dirs.get(parent).filter(|listed| tree.is_current(listed));
+        let known =
+            listed.as_ref().and_then(|listed| listed.find(name, |entry| &entry.name)).cloned();
+        // What a listing left out as damaged is asked for again, so that the error is told.
+        let entry = match known {
+            Some(entry) => Some(entry),
+            None => tree.stack.lookup(&self.merged_dir(parent, tree, dir)?, name)?,
+        };
+        let entry = entry.ok_or_else(|| Error::not_found(name))?;
+        let identity = tree.identity(parent, &entry, depth + 1);
+        let attr = tree.attr(identity, &entry, depth + 1)?;
+        let node = || Node::Merged { tree: Arc::clone(tree), entry, depth: depth + 1 };
+        Ok(self.inodes.admit(identity, parent, node, attr))
+    }
+}
+
+impl<T> Listed<T> {
+    pub(super) fn find(&self, name: &OsStr, name_of: impl Fn(&T) -> &OsStr) -> Option<&T> {
+        let at = self.entries.binary_search_by(|entry| name_of(entry).cmp(name));
+        at.ok().map(|at| &self.entries[at])
+    }
+}
+
+/// A target that stays inside the tree: an absolute one as a relative one, and no more `..` than
+/// there are directories above the link, which is `depth` names below the root.
+fn rebase(target: &[u8], depth: usize) -> Vec<u8> {
+    let above = depth.saturating_sub(1);
+    let mut parts: Vec<&[u8]> = Vec::new();
+    if target.starts_with(b"/") {
+        parts.resize(above, b"..");
+    }
+    let is_absolute = target.starts_with(b"/");
+    let mut ups = if is_absolute { above } else { 0 };
+    let mut is_leading = true;
+    for part in target.split(|&byte| byte == b'/') {
+        match part {
+            b"" | b"." => continue,
+            b".." if is_leading && ups == above => continue,
+            b".." if is_leading => ups += 1,
+            _ => is_leading = false,
+        }
+        parts.push(part);
+    }
+    if parts.is_empty() { b".".to_vec() } else { parts.join(&b'/') }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rebased_target_stays_inside() {
+        for (target, depth, expected) in [
+            ("/etc/passwd", 1, "etc/passwd"),
+            ("/etc/passwd", 3, "../../etc/passwd"),
+            ("/../etc", 2, "../etc"),
+            ("../../../etc", 2, "../etc"),
+            ("../x", 1, "x"),
+            ("x/../y", 1, "x/../y"),
+            ("/", 1, "."),
+            ("/", 2, ".."),
+            ("plain", 4, "plain"),
+        ] {
+            assert_eq!(rebase(target.as_bytes(), depth), expected.as_bytes(), "{target} {depth}");
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! A node of the tree, as a value.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use super::archives::Archive;
+use super::merged::MergedTree;
+use super::own::OwnFiles;
+use super::shelf::Shelf;
+use crate::digest::{ContainerId, ImageId};
+use crate::overlay::Entry;
+use crate::recipe::Recipe;
+
+/// What an inode number stands for.
+#[derive(Debug)]
+pub(super) enum Node {
+    /// A directory that stratafs makes up.
+    Place(Place),
+    /// A small file whose bytes are at hand.
+    Document(Recipe),
+    /// A symlink that stratafs makes up.
+    Link(Vec<u8>),
+    /// A tar.
+    Archive(ArchiveNode),
+    /// Something of merged layers, `depth` names below their root.
+    Merged { tree: Arc<MergedTree>, entry: Entry, depth: usize },
+    /// A directory of one layer's own files, `depth` names below its top. The files in it are
+    /// [`Node::Merged`]: those of a layer alone.
+    Own { tree: Arc<OwnFiles>, entry: Entry, depth: usize },
+}
+
+/// A directory that stratafs makes up.
+#[derive(Debug, Clone)]
+pub(super) enum Place {
+    /// The mount point, where it holds several stores.
+    Root,
+    /// A store's whole tree; the mount point itself where there is one store.
+    Store(Arc<Shelf>),
+    /// `images/`, or a registry or path in it: `""`, `ghcr.io/`, `ghcr.io/org/`.
+    Images(Arc<Shelf>, String),
+    /// An image.
+    Image(Arc<ImageView>),
+    /// `formats/` of an image.
+    Formats(Arc<ImageView>),
+    /// `layers/` of an image or container.
+    Layers(Arc<Shelf>, ImageId),
+    /// One of them, 0 the lowest.
+    Layer(Arc<Shelf>, ImageId, usize),
+    /// `used-by/` of an image.
+    UsedBy(Arc<ImageView>),
+    /// `tags/` of a repository.
+    Tags(Arc<ImageView>),
+    /// `containers/`.
+    Containers(Arc<Shelf>),
+    /// A container.
+    Container(Arc<Shelf>, ContainerId),
+    /// `by-id/`.
+    ById(Arc<Shelf>),
+    /// `by-id/images/`.
+    ImagesById(Arc<Shelf>),
+    /// `by-id/containers/`.
+    ContainersById(Arc<Shelf>),
+    /// `rootfs/` of an image without layers.
+    Empty,
+    /// `.stratafs/`.
+    Control,
+}
+
+impl Place {
+    /// What a directory is about beyond its name: a tag that moved is another directory.
+    pub(super) fn subject(&self) -> String {
+        match self {
+            Place::Image(view) => view.id.hex(),
+            Place::Container(_, id) => id.hex(),
+            _ => String::new(),
+        }
+    }
+}
+
+/// An image, and the name under which it is looked at.
+#[derive(Debug, Clone)]
+pub(super) struct ImageView {
+    pub(super) shelf: Arc<Shelf>,
+    pub(super) id: ImageId,
+    pub(super) scope: Scope,
+}
+
+/// What a save archive covers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// The image alone, without a name.
+    Id,
+    /// One reference, as the store writes it.
+    Reference(String),
+    /// All tags of a repository, in its familiar form.
+    Repository(String),
+}
+
+/// A tar that the kernel knows.
+#[derive(Debug)]
+pub(super) struct ArchiveNode {
+    pub(super) shelf: Arc<Shelf>,
+    pub(super) archive: Archive,
+    /// The bytes as they were when it was looked up, where they can't be made again: those of a
+    /// container.
+    frozen: Option<Arc<Recipe>>,
+    /// The recipe that the last read used, while others keep it.
+    recent: Mutex<Weak<Recipe>>,
+    served: AtomicU64,
+    has_ended: AtomicBool,
+}
+
+impl ArchiveNode {
+    pub(super) fn new(
+        shelf: Arc<Shelf>,
+        archive: Archive,
+        frozen: Option<Arc<Recipe>>,
+    ) -> ArchiveNode {
+        let (served, has_ended) = (AtomicU64::new(0), AtomicBool::new(false));
+        ArchiveNode { shelf, archive, frozen, recent: Mutex::default(), served, has_ended }
+    }
+
+    /// Its bytes, where they need not be made again.
+    pub(super) fn recent(&self) -> Option<Arc<Recipe>> {
+        let recent = || self.recent.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
+        self.frozen.clone().or_else(recent)
+    }
+
+    /// Keeps the way to its bytes.
+    pub(super) fn remember(&self, recipe: &Arc<Recipe>) {
+        *self.recent.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(recipe);
+    }
+
+    /// Counts `count` bytes from `offset` on of `len` that were read; true once as many were as
+    /// there are, the last among them.
+    pub(super) fn is_read_through(&self, offset: u64, count: u64, len: u64) -> bool {
+        if offset + count >= len {
+            self.has_ended.store(true, Ordering::Relaxed);
+        }
+        let served = self.served.fetch_add(count, Ordering::Relaxed) + count;
+        if served < len || !self.has_ended.swap(false, Ordering::Relaxed) {
+            return false;
+        }
+        self.served.store(0, Ordering::Relaxed);
+        true
+    }
+}

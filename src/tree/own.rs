@@ -1,0 +1,130 @@
+//! One layer's own files: `diff/`. A deletion shows as an empty file `.wh.NAME`, an opaque
+//! directory holds `.wh..wh..opq`.
+
+use std::ffi::OsStr;
+use std::sync::Arc;
+
+use super::inodes::Identity;
+use super::merged::{Listed, MergedTree};
+use super::node::Node;
+use super::{Attr, Child, Symlinks, Tree};
+use crate::backing::{FileKind, Time};
+use crate::error::{Error, Result};
+use crate::overlay::own::{OwnEntry, OwnTree, What};
+use crate::overlay::{Entry, Stack};
+use crate::recipe::Recipe;
+use crate::store::Marks;
+
+/// One layer's own files.
+#[derive(Debug)]
+pub(super) struct OwnFiles {
+    own: OwnTree,
+    /// The layer alone, through which its files are read as they are in any `rootfs/`.
+    files: Arc<MergedTree>,
+}
+
+impl OwnFiles {
+    /// What the topmost layer of `new` holds itself. Where its directory holds more than that,
+    /// `part` says what of it the layer's own is.
+    pub(super) fn new(
+        new: Stack,
+        symlinks: Symlinks,
+        mtime: Time,
+        part: impl FnOnce(Stack) -> Result<OwnTree>,
+    ) -> Result<OwnFiles> {
+        let top = new.layers().first().cloned().ok_or_else(|| Error::not_found("diff"))?;
+        let alone = Stack::new(vec![top.clone()]);
+        let own = match top.marks {
+            Marks::Trusted | Marks::User => OwnTree::overlay(top),
+            Marks::Complete => part(new)?,
+        };
+        Ok(OwnFiles { own, files: Arc::new(MergedTree::new(alone, symlinks, mtime)) })
+    }
+
+    pub(super) fn files(&self) -> &MergedTree {
+        &self.files
+    }
+
+    /// The top as the entry `name` of `parent`.
+    pub(super) fn identity(&self, parent: u64, name: &OsStr) -> Identity {
+        Identity::of_name(parent, name, &self.own.fingerprint().to_le_bytes())
+    }
+}
+
+impl Tree {
+    /// The children of a directory of own files.
+    pub(super) fn list_own(
+        &self,
+        ino: u64,
+        tree: &OwnFiles,
+        dir: &Entry,
+        depth: usize,
+    ) -> Result<Vec<Child>> {
+        let listed = self.own_dirs.put(ino, tree.own.read_dir(&dir.place.path)?);
+        let children = listed.entries.iter().map(|own| match entry(own) {
+            Some(entry) => tree.files.child(ino, &entry, depth + 1),
+            None => Child {
+                ino: mark_identity(ino, own).ino(),
+                name: own.name.clone(),
+                kind: FileKind::Regular,
+                is_cheap: true,
+            },
+        });
+        Ok(children.collect())
+    }
+
+    /// Looks up `name` in a directory of own files, and counts a reference to it.
+    pub(super) fn find_own(
+        &self,
+        parent: u64,
+        tree: &Arc<OwnFiles>,
+        dir: &Entry,
+        depth: usize,
+        name: &OsStr,
+    ) -> Result<Attr> {
+        let listed = self.own_listing(parent, tree, dir)?;
+        let own = listed.find(name, |own| &own.name).ok_or_else(|| Error::not_found(name))?;
+        let Some(entry) = entry(own) else {
+            let identity = mark_identity(parent, own);
+            let attr = Attr {
+                ttl: tree.files.ttl(),
+                permissions: own.stat.permissions(),
+                uid: own.stat.uid,
+                gid: own.stat.gid,
+                ..self.plain_attr(identity.ino(), own.stat.mtime)
+            };
+            let node = || Node::Document(Recipe::inline(Vec::new()));
+            return Ok(self.inodes.admit(identity, parent, node, attr));
+        };
+        let identity = tree.files.identity(parent, &entry, depth + 1);
+        let attr = tree.files.attr(identity, &entry, depth + 1)?;
+        let node = || match entry.is_dir() {
+            true => Node::Own { tree: Arc::clone(tree), entry, depth: depth + 1 },
+            false => Node::Merged { tree: Arc::clone(&tree.files), entry, depth: depth + 1 },
+        };
+        Ok(self.inodes.admit(identity, parent, node, attr))
+    }
+
+    fn own_listing(&self, ino: u64, tree: &OwnFiles, dir: &Entry) -> Result<Arc<Listed<OwnEntry>>> {
+        match self.own_dirs.get(ino).filter(|listed| tree.files.is_current(listed)) {
+            Some(listed) => Ok(listed),
+            None => Ok(self.own_dirs.put(ino, tree.own.read_dir(&dir.place.path)?)),
+        }
+    }
+}
+
+/// A file of the layer as an entry of the layer alone; `None` for what stands for a mark.
+fn entry(own: &OwnEntry) -> Option<Entry> {
+    let What::File(place) = &own.what else { return None };
+    Some(Entry {
+        name: own.name.clone(),
+        stat: own.stat,
+        place: place.clone(),
+        data: place.clone(),
+        lowers: if own.stat.is_dir() { vec![place.clone()] } else { Vec::new() },
+    })
+}
+
+fn mark_identity(parent: u64, own: &OwnEntry) -> Identity {
+    Identity::of_name(parent, &own.name, b"mark")
+}

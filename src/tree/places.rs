@@ -1,0 +1,264 @@
+//! Directories that stratafs makes up: what they list, and how an entry is found.
+//!
+//! Each place answers two questions: [`Tree::list_place`], and [`Tree::item`], which makes the node
+//! of one entry. `images` and `containers` answer for theirs.
+
+use std::ffi::{OsStr, OsString};
+use std::sync::Arc;
+
+use super::archives::Archive;
+use super::inodes::Identity;
+use super::merged::MergedTree;
+use super::node::{ArchiveNode, ImageView, Node, Place, Scope};
+use super::own::OwnFiles;
+use super::shelf::Shelf;
+use super::{Attr, Child, FRESH, Tree};
+use crate::backing::{FileKind, Time};
+use crate::digest::{ContainerId, Digest, ImageId};
+use crate::error::{Error, Result};
+use crate::recipe::Recipe;
+
+/// What an entry of a made-up directory turns out to be.
+pub(super) enum Item {
+    /// Another made-up directory, and its mtime.
+    Place(Place, Time),
+    /// A small file, and its mtime.
+    Document(Vec<u8>, Time),
+    /// A symlink.
+    Link(String),
+    /// A tar of a store.
+    Archive(Arc<Shelf>, Archive),
+    /// The top of merged layers.
+    Merged(MergedTree),
+    /// The top of a layer's own files.
+    Own(OwnFiles),
+}
+
+/// An entry of a made-up directory as it is listed.
+pub(super) struct Listed {
+    name: OsString,
+    kind: FileKind,
+    is_cheap: bool,
+}
+
+impl Listed {
+    /// A directory.
+    pub(super) fn directory(name: impl Into<OsString>) -> Listed {
+        Listed { name: name.into(), kind: FileKind::Directory, is_cheap: true }
+    }
+
+    /// A file whose size is known from metadata alone.
+    pub(super) fn file(name: impl Into<OsString>) -> Listed {
+        Listed { name: name.into(), kind: FileKind::Regular, is_cheap: true }
+    }
+
+    /// A file whose size takes a look at a layer.
+    pub(super) fn dear(name: impl Into<OsString>) -> Listed {
+        Listed { name: name.into(), kind: FileKind::Regular, is_cheap: false }
+    }
+
+    /// A symlink.
+    pub(super) fn link(name: impl Into<OsString>) -> Listed {
+        Listed { name: name.into(), kind: FileKind::Symlink, is_cheap: true }
+    }
+}
+
+impl Tree {
+    /// The children of a made-up directory.
+    pub(super) fn list_place(&self, ino: u64, place: &Place) -> Result<Vec<Child>> {
+        let listed = match place {
+            Place::Root => {
+                let stores = self.shelves.iter().map(|shelf| Listed::directory(&shelf.name));
+                std::iter::once(Listed::file("README")).chain(stores).collect()
+            }
+            Place::Store(_) => vec![
+                Listed::file("README"),
+                Listed::directory("by-id"),
+                Listed::directory("containers"),
+                Listed::directory("images"),
+            ],
+            Place::Images(shelf, prefix) => self.list_images(shelf, prefix)?,
+            Place::Image(view) => self.list_image(view)?,
+            Place::Formats(view) => self.list_formats(view),
+            Place::Layers(shelf, id) => self.list_layers(shelf, *id)?,
+            Place::Layer(..) => self.list_layer(),
+            Place::UsedBy(view) => self.list_users(view)?,
+            Place::Tags(view) => self.list_tags(view)?,
+            Place::Containers(shelf) => {
+                let names = shelf.names()?;
+                let containers = names.containers().iter();
+                containers.map(|container| Listed::directory(&container.name)).collect()
+            }
+            Place::Container(shelf, id) => self.list_container(shelf, *id)?,
+            Place::ById(_) => vec![Listed::directory("containers"), Listed::directory("images")],
+            Place::ImagesById(shelf) => {
+                shelf.names()?.images().map(|id| Listed::directory(id.hex())).collect()
+            }
+            Place::ContainersById(shelf) => {
+                let names = shelf.names()?;
+                names
+                    .containers()
+                    .iter()
+                    .map(|container| Listed::link(container.id.hex()))
+                    .collect()
+            }
+            Place::Empty => Vec::new(),
+            Place::Control => {
+                ["errors", "events", "refresh", "version"].map(Listed::dear).into_iter().collect()
+            }
+        };
+        let child = |listed: Listed| Child {
+            ino: Identity::of_name(ino, &listed.name, b"").ino(),
+            name: listed.name,
+            kind: listed.kind,
+            is_cheap: listed.is_cheap,
+        };
+        Ok(listed.into_iter().map(child).collect())
+    }
+
+    /// Looks up `name` in a made-up directory, and counts a reference to it.
+    pub(super) fn find_in_place(&self, parent: u64, place: &Place, name: &OsStr) -> Result<Attr> {
+        let missing = || Error::not_found(name);
+        let text = name.to_str().ok_or_else(missing)?;
+        let item = self.item(place, text)?.ok_or_else(missing)?;
+        self.admit_item(parent, name, item)
+    }
+
+    fn item(&self, place: &Place, name: &str) -> Result<Option<Item>> {
+        let directory = |place: Place| Ok(Some(Item::Place(place, self.started)));
+        match (place, name) {
+            (Place::Root, "README") => Ok(Some(self.readme())),
+            (Place::Root | Place::Store(_), ".stratafs") => directory(Place::Control),
+            (Place::Root, _) => {
+                let shelf = self.shelves.iter().find(|shelf| shelf.name == name);
+                Ok(shelf.map(|shelf| Item::Place(Place::Store(shelf.clone()), self.started)))
+            }
+            (Place::Store(_), "README") => Ok(Some(self.readme())),
+            (Place::Store(shelf), "images") => {
+                directory(Place::Images(shelf.clone(), String::new()))
+            }
+            (Place::Store(shelf), "containers") => directory(Place::Containers(shelf.clone())),
+            (Place::Store(shelf), "by-id") => directory(Place::ById(shelf.clone())),
+            (Place::Store(_), _) => Ok(None),
+            (Place::Images(shelf, prefix), _) => self.find_image(shelf, prefix, name),
+            (Place::Image(view), _) => self.image_item(view, name),
+            (Place::Formats(view), _) => self.format_item(view, name),
+            (Place::Layers(shelf, id), _) => self.layers_item(shelf, *id, name),
+            (Place::Layer(shelf, id, index), _) => self.layer_item(shelf, *id, *index, name),
+            (Place::UsedBy(view), _) => self.user_item(view, name),
+            (Place::Tags(view), _) => self.tag_item(view, name),
+            (Place::Containers(shelf), _) => match shelf.names()?.container(name) {
+                Some(id) => self.container_place(shelf, id).map(Some),
+                None => Ok(None),
+            },
+            (Place::Container(shelf, id), _) => self.container_item(shelf, *id, name),
+            (Place::ById(shelf), "images") => directory(Place::ImagesById(shelf.clone())),
+            (Place::ById(shelf), "containers") => directory(Place::ContainersById(shelf.clone())),
+            (Place::ById(_), _) => Ok(None),
+            (Place::ImagesById(shelf), _) => {
+                let id = ImageId::from_hex(name).ok().filter(|_| name.len() == 64);
+                let names = shelf.names()?;
+                id.filter(|id| names.has_image(*id))
+                    .map(|id| self.image_by_id(shelf, id))
+                    .transpose()
+            }
+            (Place::ContainersById(shelf), _) => {
+                let names = shelf.names()?;
+                let id = ContainerId::from_hex(name).ok();
+                let found = names.containers().iter().find(|container| Some(container.id) == id);
+                Ok(found.map(|found| Item::Link(format!("../../containers/{}", found.name))))
+            }
+            (Place::Empty, _) => Ok(None),
+            (Place::Control, _) => Ok(self.control_item(name)),
+        }
+    }
+
+    fn image_by_id(&self, shelf: &Arc<Shelf>, id: ImageId) -> Result<Item> {
+        let view = ImageView { shelf: shelf.clone(), id, scope: Scope::Id };
+        Ok(self.image_place(Arc::new(view)))
+    }
+
+    fn readme(&self) -> Item {
+        Item::Document(include_bytes!("README.txt").to_vec(), self.started)
+    }
+
+    /// Files about the mount itself; each lookup takes them as they are at that moment.
+    fn control_item(&self, name: &str) -> Option<Item> {
+        let bytes = match name {
+            "version" => format!("{}\n", env!("CARGO_PKG_VERSION")).into_bytes(),
+            "errors" => self.errors.text(),
+            "events" => self.events.text(),
+            "refresh" => {
+                self.shelves.iter().for_each(|shelf| shelf.refresh());
+                b"refreshed\n".to_vec()
+            }
+            _ => return None,
+        };
+        Some(Item::Document(bytes, super::journal::clock()))
+    }
+
+    /// Makes an item known under `name`.
+    fn admit_item(&self, parent: u64, name: &OsStr, item: Item) -> Result<Attr> {
+        match item {
+            Item::Place(place, mtime) => {
+                let identity = Identity::of_name(parent, name, place.subject().as_bytes());
+                let attr = self.directory_attr(identity.ino(), mtime);
+                Ok(self.inodes.admit(identity, parent, || Node::Place(place), attr))
+            }
+            Item::Document(bytes, mtime) => {
+                let version = Digest::of(&bytes).to_string();
+                let identity = Identity::of_name(parent, name, version.as_bytes());
+                let attr = self.file_attr(identity, bytes.len() as u64, mtime);
+                Ok(self.inodes.admit(
+                    identity,
+                    parent,
+                    || Node::Document(Recipe::inline(bytes)),
+                    attr,
+                ))
+            }
+            Item::Link(target) => {
+                let identity = Identity::of_name(parent, name, target.as_bytes());
+                let attr = Attr {
+                    kind: FileKind::Symlink,
+                    permissions: 0o777,
+                    ..self.file_attr(identity, target.len() as u64, self.started)
+                };
+                let node = || Node::Link(target.into_bytes());
+                Ok(self.inodes.admit(identity, parent, node, attr))
+            }
+            Item::Archive(shelf, archive) => self.admit_archive(parent, shelf, archive),
+            Item::Merged(tree) => {
+                let identity = Identity::of_name(parent, name, b"");
+                let entry = tree.stack().root()?;
+                let attr = Attr { ttl: FRESH, ..tree.attr(identity, &entry, 0)? };
+                let node = || Node::Merged { tree: Arc::new(tree), entry, depth: 0 };
+                Ok(self.inodes.admit(identity, parent, node, attr))
+            }
+            Item::Own(tree) => {
+                let identity = tree.identity(parent, name);
+                let entry = tree.files().stack().root()?;
+                let attr = Attr { ttl: FRESH, ..tree.files().attr(identity, &entry, 0)? };
+                let node = || Node::Own { tree: Arc::new(tree), entry, depth: 0 };
+                Ok(self.inodes.admit(identity, parent, node, attr))
+            }
+        }
+    }
+
+    fn admit_archive(&self, parent: u64, shelf: Arc<Shelf>, archive: Archive) -> Result<Attr> {
+        let made = self.made(&shelf, &archive)?;
+        let identity = Identity::of(&[
+            b"archive",
+            shelf.name.as_bytes(),
+            archive.key().as_bytes(),
+            &made.stamp.to_le_bytes(),
+        ]);
+        let attr = self.file_attr(identity, made.recipe.len(), made.mtime);
+        let frozen = (made.stamp != 0).then_some(made.recipe);
+        let node = || Node::Archive(ArchiveNode::new(shelf, archive, frozen));
+        Ok(self.inodes.admit(identity, parent, node, attr))
+    }
+
+    fn file_attr(&self, identity: Identity, size: u64, mtime: Time) -> Attr {
+        Attr { size, blocks: size.div_ceil(512), ..self.plain_attr(identity.ino(), mtime) }
+    }
+}

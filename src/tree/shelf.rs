@@ -1,0 +1,162 @@
+//! One store as the tree sees it: its names, read again when it changed, and the images that were
+//! looked at last.
+
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use lru::LruCache;
+
+use super::journal::Journal;
+use super::names::{Filter, Names};
+use super::{CHECKED, journal};
+use crate::archive::mtime_of;
+use crate::backing::Time;
+use crate::digest::{ContainerId, ImageId};
+use crate::error::{Error, Result};
+use crate::oci::ImageConfig;
+use crate::store::{Container, Generation, Image, LayerStore};
+
+/// How many configs are kept parsed.
+const CONFIGS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1023);
+
+/// How many images are kept with their layers; each holds its layers' directories open.
+const IMAGES: NonZeroUsize = NonZeroUsize::MIN.saturating_add(63);
+
+/// A config as stored, and parsed.
+#[derive(Debug)]
+pub(super) struct Config {
+    pub(super) bytes: Arc<[u8]>,
+    pub(super) parsed: ImageConfig,
+}
+
+/// An image with its layers, and its config.
+#[derive(Debug)]
+pub(super) struct Loaded {
+    pub(super) image: Image,
+    pub(super) config: Arc<Config>,
+}
+
+impl Config {
+    /// The mtime of what stands for the image.
+    pub(super) fn mtime(&self) -> Time {
+        mtime_of(self.parsed.created.as_ref())
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Shelf {
+    /// The first part of its paths, where the mount has several stores.
+    pub(super) name: String,
+    pub(super) store: Arc<dyn LayerStore>,
+    filter: Filter,
+    current: Mutex<Option<Current>>,
+    configs: Mutex<LruCache<ImageId, Arc<Config>>>,
+    images: Mutex<LruCache<ImageId, Arc<Loaded>>>,
+    errors: Arc<Journal>,
+}
+
+#[derive(Debug, Clone)]
+struct Current {
+    names: Arc<Names>,
+    generation: Generation,
+    checked: Instant,
+}
+
+impl Shelf {
+    pub(super) fn new(
+        name: String,
+        store: Arc<dyn LayerStore>,
+        filter: Filter,
+        errors: Arc<Journal>,
+    ) -> Shelf {
+        let configs = Mutex::new(LruCache::new(CONFIGS));
+        let images = Mutex::new(LruCache::new(IMAGES));
+        Shelf { name, store, filter, current: Mutex::new(None), configs, images, errors }
+    }
+
+    /// What the store holds, at most [`CHECKED`] old.
+    ///
+    /// # Errors
+    /// Fails when the store can't be read.
+    pub(super) fn names(&self) -> Result<Arc<Names>> {
+        let last = lock(&self.current).clone();
+        if let Some(last) = &last
+            && last.checked.elapsed() < CHECKED
+        {
+            return Ok(Arc::clone(&last.names));
+        }
+        let checked = Instant::now();
+        let generation = self.store.generation()?;
+        let names = match last {
+            Some(last) if last.generation == generation => last.names,
+            last => {
+                let catalog = self.store.catalog()?;
+                self.report_damage(last.as_ref(), &catalog.damaged);
+                lock(&self.configs).clear();
+                lock(&self.images).clear();
+                Arc::new(Names::new(catalog, &self.filter))
+            }
+        };
+        let current = Current { names: Arc::clone(&names), generation, checked };
+        *lock(&self.current) = Some(current);
+        Ok(names)
+    }
+
+    /// Forgets what is known, so that the next look reads the store again.
+    pub(super) fn refresh(&self) {
+        *lock(&self.current) = None;
+    }
+
+    /// The config of an image. Looks at no layer.
+    ///
+    /// # Errors
+    /// Fails as the store does, and when the config makes no sense.
+    pub(super) fn config(&self, id: ImageId) -> Result<Arc<Config>> {
+        if let Some(config) = lock(&self.configs).get(&id) {
+            return Ok(Arc::clone(config));
+        }
+        let bytes = self.store.config(id)?;
+        let parsed =
+            ImageConfig::parse(&bytes).map_err(|why| Error::corrupt(format!("image {id}"), why))?;
+        let config = Arc::new(Config { bytes, parsed });
+        lock(&self.configs).put(id, Arc::clone(&config));
+        Ok(config)
+    }
+
+    /// An image with its layers.
+    ///
+    /// # Errors
+    /// Fails as the store does, and when the config makes no sense.
+    pub(super) fn image(&self, id: ImageId) -> Result<Arc<Loaded>> {
+        if let Some(loaded) = lock(&self.images).get(&id) {
+            return Ok(Arc::clone(loaded));
+        }
+        let config = self.config(id)?;
+        let loaded = Arc::new(Loaded { image: self.store.image(id)?, config });
+        lock(&self.images).put(id, Arc::clone(&loaded));
+        Ok(loaded)
+    }
+
+    /// A container as it is now.
+    ///
+    /// # Errors
+    /// Fails as the store does.
+    pub(super) fn container(&self, id: ContainerId) -> Result<Container> {
+        self.store.container(id)
+    }
+
+    /// Notes what is damaged and was not before.
+    fn report_damage(&self, last: Option<&Current>, damaged: &[Arc<Error>]) {
+        let known: Vec<String> = last
+            .map_or_else(Vec::new, |last| last.names.damaged().map(ToString::to_string).collect());
+        for err in damaged.iter().filter(|err| !known.contains(&err.to_string())) {
+            tracing::warn!("{err}");
+            self.errors.push(&format!("{} {err}", journal::now()));
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
