@@ -26,6 +26,7 @@ pub mod archive;
 pub mod backing;
 pub mod digest;
 pub mod error;
+pub mod fuse;
 pub mod json;
 pub mod oci;
 pub mod overlay;

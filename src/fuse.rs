@@ -1,0 +1,547 @@
+//! FUSE requests, translated into calls of [`Tree`] and back. Decides nothing.
+//!
+//! What the kernel is told about the connection, and why:
+//! 1. `open` answers ENOSYS, once: an inode number names immutable content, so there is nothing to
+//!    open, and the kernel keeps cached pages from one open to the next. `opendir` is answered,
+//!    since a listing must stay as it was while its directory is read.
+//! 2. Requests have up to 1 MiB, and are read into one buffer for each thread.
+//! 3. A handler that panics answers EIO, and its thread goes on.
+
+mod attr;
+mod open_dirs;
+mod unbacked;
+
+use std::cell::RefCell;
+use std::ffi::OsStr;
+use std::io;
+use std::num::NonZero;
+use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use fuser::{
+    BsdFileFlags, Config, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags,
+    Generation, INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags,
+    RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
+    ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request,
+    SessionACL, TimeOrNow, WriteFlags,
+};
+
+use crate::backing::Seek;
+use crate::error::Error;
+use crate::tree::{Reader, Tree};
+
+use attr::{file_attr, file_type, name_only};
+use open_dirs::{OpenDirs, entries};
+use unbacked::Unbacked;
+
+/// Largest request, in bytes: larger ones gained nothing in any measurement.
+const REQUEST: u32 = 1 << 20;
+
+/// Requests that the kernel may have under way for readahead: enough for many readers at once.
+const BACKGROUND: u16 = 64;
+
+/// Block that `statfs` counts in and `stat` names, in bytes.
+const BLOCK: u32 = 4096;
+
+/// Longest name, in bytes (Linux `NAME_MAX`).
+const NAME_MAX: u32 = 255;
+
+/// Inode numbers are never given to something else, so there is one generation of them.
+const GENERATION: Generation = Generation(0);
+
+thread_local! {
+    /// What `read` reads into: fresh memory would cost more than the copying (page faults).
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Who may use the mount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Audience {
+    /// The user who mounted it.
+    #[default]
+    Owner,
+    /// That user, and root.
+    OwnerAndRoot,
+    /// Everybody, as far as modes allow.
+    Everybody,
+}
+
+/// Whether extended attributes are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Xattrs {
+    /// As the tree has them.
+    #[default]
+    Shown,
+    /// None: `ls -l` of large directories takes a tenth of the time.
+    Hidden,
+}
+
+/// A connection to the kernel that is set up, and not served yet.
+#[derive(Debug)]
+pub struct Session(fuser::Session<Adapter>);
+
+impl Session {
+    /// Shakes hands over `device`, an open `/dev/fuse` that is mounted already. When this returns,
+    /// the mount can be used: requests wait until [`Session::run`].
+    ///
+    /// # Errors
+    /// Fails when the kernel goes away or speaks a protocol that is too old.
+    pub fn start(
+        tree: Arc<Tree>,
+        device: OwnedFd,
+        audience: Audience,
+        xattrs: Xattrs,
+    ) -> io::Result<Session> {
+        let acl = match audience {
+            // The kernel itself keeps others out of a mount without `allow_other`.
+            Audience::Owner | Audience::Everybody => SessionACL::All,
+            Audience::OwnerAndRoot => SessionACL::RootAndOwner,
+        };
+        let mut config = Config::default();
+        config.n_threads = Some(threads());
+        let adapter =
+            Adapter { tree, xattrs, open_dirs: OpenDirs::default(), unbacked: Unbacked::default() };
+        fuser::Session::from_fd(adapter, device, acl, config).map(Session)
+    }
+
+    /// Serves until the file system is unmounted and no longer used.
+    ///
+    /// # Errors
+    /// Fails when the connection ends for another reason: ECONNABORTED where an administrator
+    /// aborted it.
+    pub fn run(self) -> io::Result<()> {
+        self.0.run()
+    }
+}
+
+/// Two threads suffice for one reader; more let others pass one that waits for a slow disk.
+fn threads() -> usize {
+    thread::available_parallelism().map_or(2, NonZero::get).clamp(2, 4)
+}
+
+#[derive(Debug)]
+struct Adapter {
+    tree: Arc<Tree>,
+    xattrs: Xattrs,
+    open_dirs: OpenDirs,
+    unbacked: Unbacked,
+}
+
+impl Adapter {
+    /// What the kernel is told about `err`, which is noted unless it is a plain answer.
+    fn errno(&self, err: &Error) -> Errno {
+        if !err.is_answer() {
+            self.tree.report(err);
+        }
+        Errno::from_i32(err.errno().raw_os_error())
+    }
+
+    /// Runs a handler. If it panics, its reply is dropped, and by that answers EIO.
+    fn guard(&self, request: &'static str, handler: impl FnOnce()) {
+        if catch_unwind(AssertUnwindSafe(handler)).is_err() {
+            let bug = io::Error::other("a defect in stratafs: the request handler panicked");
+            self.tree.report(&Error::io(request, bug));
+        }
+    }
+}
+
+impl Filesystem for Adapter {
+    fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        let wanted = InitFlags::FUSE_ASYNC_READ
+            | InitFlags::FUSE_ASYNC_DIO
+            | InitFlags::FUSE_PARALLEL_DIROPS
+            | InitFlags::FUSE_DO_READDIRPLUS
+            | InitFlags::FUSE_CACHE_SYMLINKS
+            | InitFlags::FUSE_NO_OPEN_SUPPORT
+            | InitFlags::FUSE_ABORT_ERROR;
+        let offered = wanted & config.capabilities();
+        config.add_capabilities(offered).map_err(|_| io::ErrorKind::InvalidInput)?;
+        config.set_max_write(REQUEST).map_err(|_| io::ErrorKind::InvalidInput)?;
+        config.set_max_background(BACKGROUND).map_err(|_| io::ErrorKind::InvalidInput)?;
+        Ok(())
+    }
+
+    fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        self.guard("lookup", || match self.tree.lookup(parent.0, name) {
+            Ok(attr) => reply.entry(&attr.ttl, &file_attr(&attr), GENERATION),
+            Err(err) => reply.error(self.errno(&err)),
+        });
+    }
+
+    fn forget(&self, _: &Request, ino: INodeNo, count: u64) {
+        self.guard("forget", || match self.unbacked.settle(ino.0, count) {
+            0 => {}
+            count => self.tree.forget(ino.0, count),
+        });
+    }
+
+    fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        self.guard("getattr", || match self.tree.attr(ino.0) {
+            Ok(attr) => reply.attr(&attr.ttl, &file_attr(&attr)),
+            Err(err) => reply.error(self.errno(&err)),
+        });
+    }
+
+    fn readlink(&self, _: &Request, ino: INodeNo, reply: ReplyData) {
+        self.guard("readlink", || match self.tree.read_link(ino.0) {
+            Ok(target) => reply.data(&target),
+            Err(err) => reply.error(self.errno(&err)),
+        });
+    }
+
+    fn open(&self, _: &Request, _: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        match flags.acc_mode() {
+            OpenAccMode::O_RDONLY => reply.error(Errno::ENOSYS), // see 1. above
+            OpenAccMode::O_WRONLY | OpenAccMode::O_RDWR => reply.error(Errno::EROFS),
+        }
+    }
+
+    fn read(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        size: u32,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        let reader = Reader { uid: request.uid(), pid: request.pid() };
+        let size = size as usize;
+        self.guard("read", || {
+            BUFFER.with_borrow_mut(|buffer| {
+                if buffer.len() < size {
+                    buffer.resize(size.max(REQUEST as usize), 0);
+                }
+                match self.tree.read(ino.0, offset, &mut buffer[..size], reader) {
+                    Ok(read) => reply.data(&buffer[..read]),
+                    Err(err) => reply.error(self.errno(&err)),
+                }
+            });
+        });
+    }
+
+    fn lseek(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        _: FileHandle,
+        offset: i64,
+        whence: i32,
+        reply: ReplyLseek,
+    ) {
+        let seek = match whence {
+            libc::SEEK_DATA => Seek::Data,
+            libc::SEEK_HOLE => Seek::Hole,
+            _ => return reply.error(Errno::EINVAL),
+        };
+        let Ok(offset) = u64::try_from(offset) else { return reply.error(Errno::ENXIO) };
+        self.guard("lseek", || match self.tree.seek(ino.0, offset, seek).map(i64::try_from) {
+            Ok(Ok(found)) => reply.offset(found),
+            Ok(Err(_)) => reply.error(Errno::EOVERFLOW),
+            Err(err) => reply.error(self.errno(&err)),
+        });
+    }
+
+    fn opendir(&self, _: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        self.guard("opendir", || match self.tree.is_immutable(ino.0) {
+            Ok(is_immutable) => {
+                let flags = if is_immutable {
+                    FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE
+                } else {
+                    FopenFlags::empty()
+                };
+                reply.opened(FileHandle(self.open_dirs.open()), flags);
+            }
+            Err(err) => reply.error(self.errno(&err)),
+        });
+    }
+
+    fn readdir(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        handle: FileHandle,
+        after: u64,
+        mut reply: ReplyDirectory,
+    ) {
+        self.guard("readdir", || {
+            let read = || self.tree.read_dir(ino.0);
+            let listing = match self.open_dirs.listing(handle.0, after, read) {
+                Ok(listing) => listing,
+                Err(err) => return reply.error(self.errno(&err)),
+            };
+            for entry in entries(&listing, ino.0, after) {
+                let kind = file_type(entry.kind);
+                if reply.add(INodeNo(entry.ino), entry.cookie, kind, entry.name) {
+                    break;
+                }
+            }
+            reply.ok();
+        });
+    }
+
+    fn readdirplus(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        handle: FileHandle,
+        after: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
+        self.guard("readdirplus", || {
+            let read = || self.tree.read_dir(ino.0);
+            let listing = match self.open_dirs.listing(handle.0, after, read) {
+                Ok(listing) => listing,
+                Err(err) => return reply.error(self.errno(&err)),
+            };
+            for entry in entries(&listing, ino.0, after) {
+                let is_dot = entry.cookie <= 2; // the kernel counts no reference to `.` and `..`
+                let looked_up = match entry.is_cheap {
+                    // Whoever looks at the name itself is told why, and then it is noted.
+                    true => self.tree.lookup(ino.0, entry.name).ok(),
+                    false => None,
+                };
+                let attr = match &looked_up {
+                    Some(attr) => file_attr(attr),
+                    None => name_only(entry.ino, entry.kind),
+                };
+                let ttl = looked_up.map_or(Duration::ZERO, |attr| attr.ttl);
+                if reply.add(attr.ino, entry.cookie, entry.name, &ttl, &attr, GENERATION) {
+                    if let Some(attr) = looked_up {
+                        self.tree.forget(attr.ino, 1);
+                    }
+                    break;
+                }
+                if looked_up.is_none() && !is_dot {
+                    self.unbacked.add(entry.ino);
+                }
+            }
+            reply.ok();
+        });
+    }
+
+    fn releasedir(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        handle: FileHandle,
+        _: OpenFlags,
+        reply: ReplyEmpty,
+    ) {
+        self.open_dirs.close(handle.0);
+        reply.ok();
+    }
+
+    fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
+        self.guard("statfs", || match self.tree.space() {
+            Ok(space) => {
+                let block = u64::from(BLOCK);
+                let total = space.total / block;
+                let free = total.saturating_sub(space.used.div_ceil(block));
+                reply.statfs(total, free, 0, space.inodes, 0, BLOCK, NAME_MAX, BLOCK);
+            }
+            Err(err) => reply.error(self.errno(&err)),
+        });
+    }
+
+    fn getxattr(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        name: &OsStr,
+        size: u32,
+        reply: ReplyXattr,
+    ) {
+        let reader = Reader { uid: request.uid(), pid: request.pid() };
+        self.guard("getxattr", || match self.xattrs {
+            Xattrs::Hidden => reply.error(Errno::ENOSYS), // the kernel asks no more
+            Xattrs::Shown => match self.tree.xattr(ino.0, name, reader) {
+                Ok(value) => reply_xattr(reply, size, &value),
+                Err(err) => reply.error(self.errno(&err)),
+            },
+        });
+    }
+
+    fn listxattr(&self, request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        let reader = Reader { uid: request.uid(), pid: request.pid() };
+        self.guard("listxattr", || match self.xattrs {
+            // Not ENOSYS: `tar --xattrs` would warn about every file.
+            Xattrs::Hidden => reply_xattr(reply, size, b""),
+            Xattrs::Shown => match self.tree.xattrs(ino.0, reader) {
+                Ok(names) => {
+                    let list: Vec<u8> = names
+                        .iter()
+                        .flat_map(|name| name.as_encoded_bytes().iter().copied().chain([0]))
+                        .collect();
+                    reply_xattr(reply, size, &list);
+                }
+                Err(err) => reply.error(self.errno(&err)),
+            },
+        });
+    }
+
+    fn ioctl(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _: IoctlFlags,
+        _: u32,
+        _: &[u8],
+        _: u32,
+        reply: ReplyIoctl,
+    ) {
+        reply.error(Errno::ENOTTY);
+    }
+
+    // What follows would change something. A mount with `ro` lets none of it through; these answer
+    // for the mount that is not.
+
+    fn setattr(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: Option<u32>,
+        _: Option<u32>,
+        _: Option<u32>,
+        _: Option<u64>,
+        _: Option<TimeOrNow>,
+        _: Option<TimeOrNow>,
+        _: Option<SystemTime>,
+        _: Option<FileHandle>,
+        _: Option<SystemTime>,
+        _: Option<SystemTime>,
+        _: Option<SystemTime>,
+        _: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn mknod(&self, _: &Request, _: INodeNo, _: &OsStr, _: u32, _: u32, _: u32, reply: ReplyEntry) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn mkdir(&self, _: &Request, _: INodeNo, _: &OsStr, _: u32, _: u32, reply: ReplyEntry) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn unlink(&self, _: &Request, _: INodeNo, _: &OsStr, reply: ReplyEmpty) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn rmdir(&self, _: &Request, _: INodeNo, _: &OsStr, reply: ReplyEmpty) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn symlink(&self, _: &Request, _: INodeNo, _: &OsStr, _: &Path, reply: ReplyEntry) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn rename(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: &OsStr,
+        _: INodeNo,
+        _: &OsStr,
+        _: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn link(&self, _: &Request, _: INodeNo, _: INodeNo, _: &OsStr, reply: ReplyEntry) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn create(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: &OsStr,
+        _: u32,
+        _: u32,
+        _: i32,
+        reply: ReplyCreate,
+    ) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn write(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _: u64,
+        _: &[u8],
+        _: WriteFlags,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn fallocate(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _: u64,
+        _: u64,
+        _: i32,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn copy_file_range(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _: u64,
+        _: INodeNo,
+        _: FileHandle,
+        _: u64,
+        _: u64,
+        _: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn setxattr(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: &OsStr,
+        _: &[u8],
+        _: i32,
+        _: u32,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn removexattr(&self, _: &Request, _: INodeNo, _: &OsStr, reply: ReplyEmpty) {
+        reply.error(Errno::EROFS);
+    }
+}
+
+/// Answers a question for an xattr or a list of them: its length where `size` is 0, else itself
+/// (getxattr(2)).
+fn reply_xattr(reply: ReplyXattr, size: u32, value: &[u8]) {
+    match u32::try_from(value.len()) {
+        Ok(length) if size == 0 => reply.size(length),
+        Ok(length) if length <= size => reply.data(value),
+        _ => reply.error(Errno::ERANGE),
+    }
+}
