@@ -24,10 +24,12 @@ compile_error!("stratafs relies on 64-bit file offsets fitting usize");
 
 pub mod archive;
 pub mod backing;
+pub mod cli;
 pub mod digest;
 pub mod error;
 pub mod fuse;
 pub mod json;
+pub mod mount;
 pub mod oci;
 pub mod overlay;
 pub mod recipe;

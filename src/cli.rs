@@ -1,0 +1,233 @@
+//! The command line: what was asked for, and how the process ends.
+
+mod options;
+mod source;
+mod status;
+
+use std::ffi::OsString;
+use std::io::{self, IsTerminal};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use rustix::process::{getegid, geteuid};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+
+use crate::mount::{self, Leave, MountPoint, daemon};
+use crate::store::{self, Source};
+use crate::tree::{self, Tree};
+use crate::{archive, recipe};
+
+pub use status::{ExitStatus, Failure};
+
+/// Mounts a host's container storage as a read-only file system.
+#[derive(Debug, Parser)]
+#[command(name = "stratafs", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Say more: -v what happens, -vv what is being done
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+    /// Say less: failures only
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Mount stores; return when the tree can be used, and leave a daemon behind
+    Mount(MountArgs),
+    /// Unmount
+    Umount(UmountArgs),
+}
+
+/// What can be asked of a mount.
+#[derive(Debug, Default, PartialEq, Eq, Args)]
+#[command(override_usage = "stratafs mount [OPTIONS] [SOURCE]... MOUNTPOINT")]
+struct MountArgs {
+    /// Stores, each docker:PATH or a path whose kind is found out (none: this host's), and the
+    /// directory to mount them on
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    /// Stay in the foreground
+    #[arg(short, long)]
+    foreground: bool,
+    /// Options as mount(8) passes them: allow_other, allow_root, noexec, noxattrs, fsname=NAME, and
+    /// each long option below as KEY=VALUE
+    #[arg(short, value_name = "OPT,...")]
+    options: Vec<String>,
+    /// Which version of the engine save.tar and export.tar are written like
+    #[arg(long, value_enum, default_value_t)]
+    flavour: Flavour,
+    /// When bytes of a layer are checked against its digest
+    #[arg(long, value_enum, default_value_t)]
+    verify: Verify,
+    /// What symlinks in rootfs/ and diff/ show
+    #[arg(long, value_enum, default_value_t)]
+    symlinks: Symlinks,
+    /// Show only images whose name matches; may be repeated
+    #[arg(long = "image", value_name = "GLOB")]
+    images: Vec<String>,
+    /// Show only containers whose name matches; may be repeated
+    #[arg(long = "container", value_name = "GLOB")]
+    containers: Vec<String>,
+    /// Taken from mount(8), and without a meaning here
+    #[arg(short = 'n', hide = true)]
+    no_mtab: bool,
+    /// Taken from mount(8): unknown options are still an error
+    #[arg(short = 's', hide = true)]
+    sloppy: bool,
+    #[arg(skip)]
+    mount: mount::Options,
+}
+
+#[derive(Debug, Args)]
+struct UmountArgs {
+    /// Where it is mounted
+    #[arg(value_name = "MOUNTPOINT")]
+    point: PathBuf,
+    /// Detach it even if it is in use; open files can be read until they are closed
+    #[arg(short, long)]
+    lazy: bool,
+}
+
+/// Which version of the engine archives are written like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+enum Flavour {
+    /// Docker 29
+    #[default]
+    #[value(name = "docker-29")]
+    Docker29,
+    /// Docker 1.10 to 24
+    #[value(name = "docker-1.10")]
+    Docker1_10,
+}
+
+/// When bytes of a layer are checked against its digest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+enum Verify {
+    /// As they pass by, when read from the start
+    #[default]
+    Passing,
+    /// Before the first byte is given out
+    Always,
+}
+
+/// What symlinks show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+enum Symlinks {
+    /// The stored target
+    #[default]
+    Raw,
+    /// Absolute targets stay inside the rootfs
+    Rebase,
+}
+
+/// Does what `args`, starting with the program's name, ask for.
+///
+/// # Errors
+/// Whatever kept it from being done, with the status to end with.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<ExitCode, Failure> {
+    let cli = match Cli::try_parse_from(spelled_out(args)) {
+        Ok(cli) => cli,
+        Err(err) => {
+            // Help and version come this way too. Nobody is left to tell when printing fails.
+            let _ = err.print();
+            return Ok(
+                if err.use_stderr() { ExitStatus::Usage } else { ExitStatus::Success }.into()
+            );
+        }
+    };
+    start_log(&cli);
+    match cli.command {
+        Command::Mount(args) => mount(args),
+        Command::Umount(args) => {
+            let leave = if args.lazy { Leave::Detached } else { Leave::Unused };
+            mount::umount(&args.point, leave)?;
+            Ok(ExitStatus::Success.into())
+        }
+    }
+}
+
+/// The arguments, with `mount` put in where mount(8) called us as `mount.fuse.stratafs`.
+fn spelled_out(args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let mut args: Vec<_> = args.into_iter().collect();
+    let name = args.first().and_then(|program| Path::new(program).file_name());
+    if name.is_some_and(|name| name == "mount.stratafs" || name == "mount.fuse.stratafs") {
+        args.insert(1, "mount".into());
+    }
+    args
+}
+
+/// Whatever there is to say goes to standard error; `RUST_LOG` outranks -q and -v.
+fn start_log(cli: &Cli) {
+    let level = match cli.verbose {
+        _ if cli.quiet => LevelFilter::ERROR,
+        0 => LevelFilter::WARN,
+        1 => LevelFilter::INFO,
+        _ => LevelFilter::DEBUG,
+    };
+    let filter = EnvFilter::builder().with_default_directive(level.into()).from_env_lossy();
+    let ansi = io::stderr().is_terminal();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(ansi);
+    log.with_writer(io::stderr).init();
+}
+
+fn mount(mut args: MountArgs) -> Result<ExitCode, Failure> {
+    for list in std::mem::take(&mut args.options) {
+        options::apply(&list, &mut args)?;
+    }
+    if !args.foreground && !daemon::is_daemon() {
+        return Ok(daemon::start()?);
+    }
+    let Some((point, names)) = args.paths.split_last() else {
+        return Err(Failure::Usage("name a mount point".into()));
+    };
+    let sources = source::sources(names)?;
+    let stores: Vec<_> = sources.iter().map(|source| source.path.clone()).collect();
+    let point = MountPoint::check(point, &stores)?;
+    let tree = open_tree(&sources, &args)?;
+    if args.mount.source.is_empty() {
+        args.mount.source = match &stores[..] {
+            [store] => store.to_string_lossy().into_owned(),
+            _ => "stratafs".into(),
+        };
+    }
+    let ready = || if daemon::is_daemon() { daemon::detach() } else { Ok(()) };
+    mount::serve(tree, &point, &args.mount, ready)?;
+    Ok(ExitStatus::Success.into())
+}
+
+fn open_tree(sources: &[Source], args: &MountArgs) -> Result<Arc<Tree>, Failure> {
+    let stores = sources.iter().map(store::open).collect::<Result<Vec<_>, _>>()?;
+    let options = tree::Options {
+        flavour: match args.flavour {
+            Flavour::Docker29 => archive::Flavour::Docker29,
+            Flavour::Docker1_10 => archive::Flavour::Docker110,
+        },
+        verify: match args.verify {
+            Verify::Passing => recipe::Verify::Passing,
+            Verify::Always => recipe::Verify::Always,
+        },
+        symlinks: match args.symlinks {
+            Symlinks::Raw => tree::Symlinks::Raw,
+            Symlinks::Rebase => tree::Symlinks::Rebase,
+        },
+        filter: tree::Filter {
+            images: patterns(&args.images)?,
+            containers: patterns(&args.containers)?,
+        },
+        owner: (geteuid().as_raw(), getegid().as_raw()),
+    };
+    Ok(Arc::new(Tree::new(stores, options)))
+}
+
+fn patterns(globs: &[String]) -> Result<Vec<glob::Pattern>, Failure> {
+    let parse = |glob: &String| {
+        glob::Pattern::new(glob).map_err(|err| Failure::Usage(format!("{glob}: {err}")))
+    };
+    globs.iter().map(parse).collect()
+}

@@ -1,0 +1,174 @@
+//! What follows `-o`, as mount(8) passes it.
+
+use clap::ValueEnum;
+
+use super::MountArgs;
+use super::status::Failure;
+use crate::fuse::{Audience, Xattrs};
+use crate::mount::Programs;
+
+/// Options that are for mount(8), systemd or other file systems, or that say what is so anyway.
+const IGNORED: [&str; 26] = [
+    "_netdev",
+    "async",
+    "atime",
+    "auto",
+    "default_permissions",
+    "defaults",
+    "diratime",
+    "exec",
+    "group",
+    "noatime",
+    "noauto",
+    "nodev",
+    "nodiratime",
+    "nofail",
+    "norelatime",
+    "nosuid",
+    "nouser",
+    "owner",
+    "relatime",
+    "ro",
+    "rw", // mount(8) passes it wherever `ro` is missing
+    "silent",
+    "strictatime",
+    "sync",
+    "user",
+    "users",
+];
+
+/// Options with a value that are for somebody else.
+const IGNORED_KEYS: [&str; 4] = ["comment", "uhelper", "user", "helper"];
+
+/// Takes over the options of `list`.
+///
+/// # Errors
+/// Names the first one that is unknown, or whose value is.
+pub(super) fn apply(list: &str, args: &mut MountArgs) -> Result<(), Failure> {
+    split(list).iter().filter(|option| !option.is_empty()).try_for_each(|option| {
+        match option.split_once('=') {
+            Some((key, value)) => apply_value(key, value, args),
+            None => apply_word(option, args),
+        }
+        .map_err(|why| Failure::Usage(format!("-o {option}: {why}")))
+    })
+}
+
+fn apply_word(word: &str, args: &mut MountArgs) -> Result<(), String> {
+    match word {
+        "allow_other" => args.mount.audience = Audience::Everybody,
+        "allow_root" => args.mount.audience = Audience::OwnerAndRoot,
+        "noexec" => args.mount.programs = Programs::Refused,
+        "noxattrs" => args.mount.xattrs = Xattrs::Hidden,
+        "suid" | "dev" => return Err("not possible: the mount is always nosuid,nodev".into()),
+        _ if IGNORED.contains(&word) || is_private(word) => {}
+        _ => return Err("unknown option: see `stratafs mount --help`".into()),
+    }
+    Ok(())
+}
+
+fn apply_value(key: &str, value: &str, args: &mut MountArgs) -> Result<(), String> {
+    match key {
+        "flavour" => args.flavour = choice(value)?,
+        "verify" => args.verify = choice(value)?,
+        "symlinks" => args.symlinks = choice(value)?,
+        "image" => args.images.push(value.to_owned()),
+        "container" => args.containers.push(value.to_owned()),
+        "fsname" => args.mount.source = value.to_owned(),
+        "subtype" if value == "stratafs" => {}
+        "subtype" => return Err("the subtype is always stratafs".into()),
+        _ if IGNORED_KEYS.contains(&key) || is_private(key) => {}
+        _ => return Err("unknown option: see `stratafs mount --help`".into()),
+    }
+    Ok(())
+}
+
+/// True for what mount(8) promises never to give a meaning of its own (mount(8), `x-*`).
+fn is_private(word: &str) -> bool {
+    word.starts_with("x-") || word.starts_with("X-")
+}
+
+fn choice<T: ValueEnum>(value: &str) -> Result<T, String> {
+    T::from_str(value, false).map_err(|_| {
+        let names: Vec<_> = T::value_variants()
+            .iter()
+            .filter_map(ValueEnum::to_possible_value)
+            .map(|value| value.get_name().to_owned())
+            .collect();
+        format!("not one of {}", names.join(", "))
+    })
+}
+
+/// Parts between commas; `\,` is a comma within one, and `\\` a backslash (libfuse's rule).
+fn split(list: &str) -> Vec<String> {
+    let mut parts = vec![String::new()];
+    let mut characters = list.chars();
+    while let Some(character) = characters.next() {
+        let literal = match character {
+            ',' => {
+                parts.push(String::new());
+                continue;
+            }
+            '\\' => characters.next().unwrap_or('\\'),
+            other => other,
+        };
+        if let Some(part) = parts.last_mut() {
+            part.push(literal);
+        }
+    }
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Flavour, Symlinks, Verify};
+    use super::*;
+
+    fn apply_to_default(list: &str) -> Result<MountArgs, Failure> {
+        let mut args = MountArgs::default();
+        apply(list, &mut args).map(|()| args)
+    }
+
+    #[test]
+    fn what_mount_passes_is_taken() {
+        let list = "rw,nosuid,nodev,noatime,noauto,user,user=jane,_netdev,nofail,,\
+                    x-systemd.automount,X-mount.mkdir=0755,default_permissions,subtype=stratafs";
+        assert_eq!(apply_to_default(list).unwrap(), MountArgs::default());
+        assert_eq!(apply_to_default("").unwrap(), MountArgs::default());
+    }
+
+    #[test]
+    fn every_option_has_its_key() {
+        let args = apply_to_default(
+            "allow_other,noexec,noxattrs,flavour=docker-1.10,verify=always,symlinks=rebase,\
+             image=a*,image=b\\,c,container=web,fsname=my store",
+        )
+        .unwrap();
+        assert_eq!(args.mount.audience, Audience::Everybody);
+        assert_eq!(args.mount.programs, Programs::Refused);
+        assert_eq!(args.mount.xattrs, Xattrs::Hidden);
+        assert_eq!(args.flavour, Flavour::Docker1_10);
+        assert_eq!(args.verify, Verify::Always);
+        assert_eq!(args.symlinks, Symlinks::Rebase);
+        assert_eq!(args.images, ["a*", "b,c"]);
+        assert_eq!(args.containers, ["web"]);
+        assert_eq!(args.mount.source, "my store");
+        let audience = apply_to_default("allow_root").unwrap().mount.audience;
+        assert_eq!(audience, Audience::OwnerAndRoot);
+    }
+
+    #[test]
+    fn an_unknown_option_is_named() {
+        for (list, name) in [
+            ("ro,frobnicate", "frobnicate"),
+            ("ro,size=5", "size=5"),
+            ("flavour=docker-2", "docker-29, docker-1.10"),
+            ("suid", "nosuid"),
+            ("subtype=other", "stratafs"),
+        ] {
+            let failure = apply_to_default(list).unwrap_err();
+            assert!(matches!(failure, Failure::Usage(_)));
+            assert!(failure.to_string().contains(name), "{failure}");
+        }
+    }
+}
