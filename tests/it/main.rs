@@ -1,0 +1,18 @@
+//! Tests that need a directory tree, a mount or a store.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    missing_docs,
+    reason = "a test that can't go on fails, and says what it skipped"
+)]
+
+mod damage;
+mod golden;
+mod layering;
+mod overlay_model;
+mod semantics;
+mod stores;
+mod support;
+mod validate;

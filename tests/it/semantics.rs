@@ -1,0 +1,1043 @@
+//! What docs/SEMANTICS.md promises, each sentence by a test of the name that stands behind it.
+//!
+//! These go through the tree, without a mount; what needs a kernel is in `tests/mount/`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use serde_json::{Value, json};
+use stratafs::archive::Flavour;
+use stratafs::backing::{FileKind, Seek, Time};
+use stratafs::recipe::Verify;
+use stratafs::store::{self, Source};
+use stratafs::tree::{Attr, Filter, Options, ROOT, Reader, Symlinks, Tree};
+
+use crate::stores::golden::{self, VFS_20};
+use crate::stores::handmade::{
+    CREATED, CREATED_SECS, DataRoot, digest, exited, hex_of, make_opaque, read_record, whiteout,
+    write_record,
+};
+use crate::stores::sample::{LATER, Sample, noise, sample, write};
+use crate::stores::view::{ROOT_USER, View};
+
+/// How long something may take to show, with what the kernel may keep.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// Waits until `is_so`, and says how long it took.
+fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) -> Duration {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < FRESH, "{what} does not show");
+        thread::sleep(Duration::from_millis(10));
+    }
+    start.elapsed()
+}
+
+fn errno<T>(result: stratafs::error::Result<T>) -> Option<Errno> {
+    result.map_err(|err| err.errno()).err()
+}
+
+fn secs(secs: i64) -> Time {
+    Time { secs, nanos: 0 }
+}
+
+/// A store with one image of one small layer, for a test to add to.
+fn small() -> (tempfile::TempDir, DataRoot, crate::stores::handmade::Layer) {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let mut root = DataRoot::create(dir.path());
+    let layer = root.layer(None, |dir| write(dir, "file", b"file\n"));
+    let app = root.image(&[&layer], CREATED);
+    root.tag("app:1", &app);
+    (dir, root, layer)
+}
+
+#[test]
+fn every_promise_names_its_test_and_every_test_its_promise() {
+    let read =
+        |path: &str| fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap();
+    let tests = |path: &str| -> BTreeSet<String> {
+        let text = read(path);
+        let marked = text.split("#[test]\n").skip(1);
+        let name = |rest: &str| {
+            let rest = rest.split_once("fn ").unwrap().1;
+            rest.split_once('(').unwrap().0.to_owned()
+        };
+        marked.map(name).collect()
+    };
+    let document = read("docs/SEMANTICS.md");
+    let named: Vec<String> = document
+        .split("\n- ")
+        .skip(1)
+        .map(|promise| {
+            let promise = promise.split("\n\n").next().unwrap().trim_end();
+            let inner = promise.strip_suffix("`)").and_then(|rest| rest.rsplit_once("(`"));
+            inner.unwrap_or_else(|| panic!("no test: {promise}")).1.to_owned()
+        })
+        .collect();
+    let unique: BTreeSet<String> = named.iter().cloned().collect();
+    assert_eq!(named.len(), unique.len(), "a test that stands behind two promises");
+    let here = tests("tests/it/semantics.rs");
+    let mounted =
+        ["bytes", "daemon", "kernel"].map(|name| tests(&format!("tests/mount/{name}.rs")));
+    let all: BTreeSet<String> = mounted.into_iter().fold(here.clone(), |all, more| &all | &more);
+    let missing: Vec<_> = unique.difference(&all).collect();
+    assert!(missing.is_empty(), "no such tests: {missing:?}");
+    let own = ["every_promise_names_its_test_and_every_test_its_promise"].map(str::to_owned);
+    let unnamed: Vec<_> = all.difference(&unique).filter(|name| !own.contains(name)).collect();
+    assert!(unnamed.is_empty(), "not in docs/SEMANTICS.md: {unnamed:?}");
+}
+
+// The tree.
+
+#[test]
+fn the_mount_holds_images_containers_and_ids() {
+    let Some(sample) = sample() else { return };
+    let view = View::of(sample.path());
+    assert_eq!(view.names(""), ["README", "by-id", "containers", "images"]);
+    assert_eq!(view.names("images"), ["app", "app:1", "app:latest", "ghcr.io"]);
+    assert_eq!(view.names("images/ghcr.io/org"), ["app", "app:v1"]);
+    assert_eq!(view.names("containers"), ["web"]);
+    let mut ids = [hex_of(&sample.app), hex_of(&sample.untagged)];
+    ids.sort_unstable();
+    assert_eq!(view.names("by-id/images"), ids);
+    let link = view.link(&format!("by-id/containers/{}", sample.web.id));
+    assert_eq!(link, "../../containers/web");
+    assert_eq!(view.names(".stratafs"), ["errors", "events", "refresh", "version"]);
+    assert_eq!(view.text(".stratafs/version"), concat!(env!("CARGO_PKG_VERSION"), "\n"));
+    assert!(view.text("README").contains("docker load"));
+}
+
+#[test]
+fn several_stores_are_a_directory_each() {
+    let (Some(first), Some(second)) = (sample(), sample()) else { return };
+    let stores = [first.path(), second.path()]
+        .map(|path| store::open(&Source { kind: None, path: path.to_owned() }).unwrap());
+    let view = View { tree: Tree::new(stores.into(), Options::default()) };
+    assert_eq!(view.names(""), ["README", "docker", "docker-2"]);
+    for store in ["docker", "docker-2"] {
+        view.read(&format!("{store}/images/app:1/save.tar"));
+    }
+    let ino = |store: &str| view.attr(&format!("{store}/containers/web")).unwrap().ino;
+    assert_ne!(ino("docker"), ino("docker-2"));
+}
+
+#[test]
+fn an_image_says_what_it_is() {
+    let Some(mut sample) = sample() else { return };
+    let manifest = format!("app@sha256:{}", "d".repeat(64));
+    sample.root.tag(&manifest, &sample.app);
+    let view = View::of(sample.path());
+    assert_eq!(view.text("images/app:1/id"), format!("{}\n", sample.app));
+    assert_eq!(view.text("images/app:1/created"), format!("{CREATED}\n"));
+    assert_eq!(view.text("images/app:1/digest"), format!("sha256:{}\n", "d".repeat(64)));
+    assert_eq!(digest(&view.read("images/app:1/config.json")), sample.app);
+    assert!(view.text("images/app:1/README").contains("docker save app:1"));
+    let inspect: Value = serde_json::from_slice(&view.read("images/app:1/inspect.json")).unwrap();
+    assert_eq!(inspect[0]["Id"], sample.app);
+    assert!(view.text("images/app:1/history").contains("/bin/sh -c make"));
+    assert_eq!(view.names("images/app:1/used-by"), ["web"]);
+    let untagged = format!("by-id/images/{}", hex_of(&sample.untagged));
+    assert_eq!(errno(view.attr(&format!("{untagged}/digest"))), Some(Errno::NOENT));
+    assert!(!view.names(&untagged).contains(&"digest".to_owned()));
+}
+
+#[test]
+fn links_of_the_tree_lead_to_what_they_name() {
+    let Some(mut sample) = sample() else { return };
+    let image = ("app:2", sample.untagged.as_str());
+    let top = sample.layers[2].clone();
+    sample.root.container("unnamed", image, &top, &exited(), |_| {});
+    let view = View::of(sample.path());
+    for (directory, name) in [
+        ("images/app:1/used-by", "web"),
+        ("images/app/used-by", "web"),
+        ("images/ghcr.io/org/app:v1/used-by", "web"),
+        ("images/app/tags", "1"),
+        ("images/app/tags", "latest"),
+        ("images/ghcr.io/org/app/tags", "v1"),
+        ("containers/web", "image"),
+        ("containers/unnamed", "image"),
+    ] {
+        let link = view.link(&format!("{directory}/{name}"));
+        let mut parts: Vec<&str> = directory.split('/').collect();
+        for part in link.split('/') {
+            match part {
+                ".." => drop(parts.pop().expect("no link leads out of the mount")),
+                part => parts.push(part),
+            }
+        }
+        let target = parts.join("/");
+        assert_eq!(view.attr(&target).unwrap().kind, FileKind::Directory, "{directory}: {link}");
+    }
+    assert_eq!(view.link("containers/web/image"), "../../images/app:1");
+    let by_id = format!("../../by-id/images/{}", hex_of(&sample.untagged));
+    assert_eq!(view.link("containers/unnamed/image"), by_id);
+}
+
+#[test]
+fn a_repository_saves_all_its_tags_and_shows_latest_else_the_newest() {
+    let Some(mut sample) = sample() else { return };
+    sample.root.tag("app:new", &sample.untagged);
+    sample.root.tag("tools:old", &sample.app);
+    sample.root.tag("tools:new", &sample.untagged);
+    let view = View::of(sample.path());
+    assert_eq!(view.text("images/app/id"), format!("{}\n", sample.app), "latest");
+    assert_eq!(view.text("images/tools/id"), format!("{}\n", sample.untagged), "newest");
+    assert_eq!(view.names("images/app/tags"), ["1", "latest", "new"]);
+    let saved = view.read("images/app/save.tar");
+    let manifest = entry(&saved, "manifest.json");
+    let manifest: Value = serde_json::from_slice(&manifest).unwrap();
+    assert_eq!(manifest[0]["RepoTags"], json!(["app:1", "app:latest"]));
+    assert_eq!(manifest[1]["RepoTags"], json!(["app:new"]));
+    assert_eq!(manifest.as_array().unwrap().len(), 2);
+}
+
+/// The contents of one file of a tar.
+fn entry(tar: &[u8], name: &str) -> Vec<u8> {
+    let mut archive = tar::Archive::new(tar);
+    let mut entries = archive.entries().unwrap().map(Result::unwrap);
+    let mut entry = entries.find(|entry| entry.path().unwrap().to_str() == Some(name)).unwrap();
+    let mut bytes = Vec::new();
+    std::io::Read::read_to_end(&mut entry, &mut bytes).unwrap();
+    bytes
+}
+
+#[test]
+fn an_image_without_layers_has_no_archives() {
+    let (dir, mut root, _) = small();
+    let empty = root.image(&[], CREATED);
+    root.tag("empty:1", &empty);
+    let view = View::of(dir.path());
+    assert!(!view.names("images/empty:1").contains(&"save.tar".to_owned()));
+    assert_eq!(view.names("images/empty:1/formats"), Vec::<String>::new());
+    assert_eq!(view.names("images/empty:1/rootfs"), Vec::<String>::new());
+    assert_eq!(errno(view.attr("images/empty:1/save.tar")), Some(Errno::NODATA));
+    assert_eq!(view.text("images/empty:1/id"), format!("{empty}\n"));
+}
+
+#[test]
+fn only_images_and_containers_that_were_asked_for_are_shown() {
+    let Some(mut sample) = sample() else { return };
+    sample.root.container("db", ("app:1", &sample.app), &sample.layers[1], &exited(), |_| {});
+    let patterns = |glob: &str| vec![glob::Pattern::new(glob).unwrap()];
+    let filter = Filter { images: patterns("ghcr.io/*"), containers: patterns("w?b") };
+    let view = View::with(sample.path(), Options { filter, ..Options::default() });
+    assert_eq!(view.names("images"), ["ghcr.io"]);
+    assert_eq!(view.names("containers"), ["web"]);
+    assert_eq!(view.names("by-id/images"), [hex_of(&sample.app)]);
+    assert_eq!(errno(view.attr("images/app:1")), Some(Errno::NOENT));
+}
+
+// Layers.
+
+#[test]
+fn a_layer_shows_its_own_files_with_deletions_as_marks() {
+    let Some(sample) = sample() else { return };
+    let view = View::of(sample.path());
+    let layers = view.names("images/app:1/layers");
+    let name =
+        |index: usize| format!("{index:02}-{}", &hex_of(&sample.layers[index].diff_id)[..12]);
+    assert_eq!(layers, [name(0), name(1)]);
+    let at = format!("images/app:1/layers/{}", layers[1]);
+    assert_eq!(view.names(&at), ["changes", "diff", "layer.json", "layer.tar"]);
+    assert_eq!(view.names(&format!("{at}/diff")), [".wh.deleted", ".wh.old", "data", "usr"]);
+    assert_eq!(view.names(&format!("{at}/diff/data")), [".wh..wh..opq", "kept"]);
+    assert_eq!(view.read(&format!("{at}/diff/.wh.old")), b"");
+    assert_eq!(view.read(&format!("{at}/layer.tar")), sample.layers[1].tar);
+    let changes = "C /data\nD /data/gone\nC /data/kept\nD /deleted\nD /old\nC /usr\nC /usr/bin\n\
+                   A /usr/bin/tool2\n";
+    assert_eq!(view.text(&format!("{at}/changes")), changes);
+    let json: Value = serde_json::from_slice(&view.read(&format!("{at}/layer.json"))).unwrap();
+    assert_eq!(json["diff_id"], sample.layers[1].diff_id);
+    assert_eq!(json["chain_id"], sample.layers[1].chain_id);
+    assert_eq!(json["created"], CREATED);
+    assert_eq!(json["exact"], true);
+}
+
+#[test]
+fn a_container_shows_its_own_files_and_changes() {
+    let Some(sample) = sample() else { return };
+    let view = View::of(sample.path());
+    assert_eq!(view.names("containers/web/diff"), ["etc", "own"]);
+    assert_eq!(view.names("containers/web/diff/etc"), [".wh.shadow", "passwd"]);
+    let changes = "C /etc\nC /etc/passwd\nD /etc/shadow\nA /own\n";
+    assert_eq!(view.text("containers/web/changes"), changes);
+    assert_eq!(view.text("containers/web/rootfs/own"), "own\n");
+    assert_eq!(view.text("containers/web/rootfs/.dockerenv"), "");
+    assert_eq!(errno(view.attr("containers/web/rootfs/etc/shadow")), Some(Errno::NOENT));
+    assert_eq!(view.text("containers/web/state"), "exited\n");
+    assert_eq!(view.text("containers/web/id"), format!("{}\n", sample.web.id));
+    assert_eq!(view.text("containers/web/created"), format!("{CREATED}\n"));
+    assert_eq!(view.names("containers/web/layers"), view.names("images/app:1/layers"));
+    let config = sample.path().join("containers").join(&sample.web.id).join("config.v2.json");
+    assert_eq!(view.read("containers/web/config.json"), fs::read(config).unwrap());
+    assert_eq!(view.text("containers/web/hostconfig.json"), "{}\n");
+}
+
+// Rules 1 to 4.
+
+#[test]
+fn a_size_is_known_without_reading_any_file_of_a_layer() {
+    let Some(sample) = sample() else { return };
+    let sizes = |view: &View| {
+        let names = ["save.tar", "formats/docker-1.10.tar", "formats/docker-29.tar"];
+        let mut sizes = names.map(|name| view.attr(&format!("images/app:1/{name}")).unwrap().size);
+        let layers = view.names("images/app:1/layers");
+        sizes[1] +=
+            view.attr(&format!("images/app:1/layers/{}/layer.tar", layers[0])).unwrap().size;
+        sizes
+    };
+    let before = sizes(&View::of(sample.path()));
+    let read = View::of(sample.path()).read("images/app:1/save.tar");
+    assert_eq!(before[0], read.len() as u64);
+    // No file of a layer is left.
+    for layer in &sample.layers {
+        fs::remove_dir_all(&layer.diff).unwrap();
+        fs::create_dir(&layer.diff).unwrap();
+    }
+    let view = View::of(sample.path());
+    assert_eq!(sizes(&view), before);
+    assert_eq!(errno(view.try_read("images/app:1/save.tar")), Some(Errno::IO));
+}
+
+#[test]
+fn any_range_equals_that_range_of_a_full_read() {
+    let Some(sample) = sample() else { return };
+    let view = View::of(sample.path());
+    let paths = ["images/app/save.tar", "containers/web/export.tar", "images/app:1/rootfs/sparse"];
+    for path in paths {
+        let whole = view.read(path);
+        let attr = view.attr(path).unwrap();
+        let read = |seed: u32| {
+            let numbers = noise(seed, 8 * 400);
+            for number in numbers.chunks_exact(8) {
+                let number = u64::from_le_bytes(number.try_into().unwrap());
+                let offset = number % (whole.len() as u64 + 2000);
+                let count = (number >> 40) as usize % [10, 700, 5000, 200_000][seed as usize % 4];
+                let found = view.range(attr.ino, offset, count).unwrap();
+                let expected = whole.get(offset as usize..).unwrap_or_default();
+                let expected = &expected[..count.min(expected.len())];
+                assert!(found == expected, "{path}: {count} bytes from {offset}");
+            }
+        };
+        thread::scope(|scope| (0..4).for_each(|seed| drop(scope.spawn(move || read(seed)))));
+    }
+}
+
+#[test]
+fn reading_leaves_the_store_as_it_is() {
+    let Some(sample) = sample() else { return };
+    let before = stamps(sample.path());
+    let view = View::of(sample.path());
+    for name in ["save.tar", "export.tar", "config.json", "inspect.json", "history"] {
+        view.read(&format!("images/app:1/{name}"));
+    }
+    view.read("containers/web/export.tar");
+    view.read("containers/web/diff.tar");
+    view.read("containers/web/changes");
+    assert_eq!(stamps(sample.path()), before);
+}
+
+/// Name, size and times of change of all files of a store.
+fn stamps(store: &Path) -> BTreeMap<std::path::PathBuf, (u64, i64, i64, i64)> {
+    let mut stamps = BTreeMap::new();
+    let mut open = vec![store.to_owned()];
+    while let Some(path) = open.pop() {
+        let meta = path.symlink_metadata().unwrap();
+        if meta.is_dir() {
+            open.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        }
+        let stamp = (meta.size(), meta.mtime(), meta.ctime(), meta.ctime_nsec());
+        stamps.insert(path, stamp);
+    }
+    stamps
+}
+
+#[test]
+fn two_mounts_of_a_store_show_the_same_bytes_and_numbers() {
+    let Some(sample) = sample() else { return };
+    let (first, second) = (View::of(sample.path()), View::of(sample.path()));
+    let mut paths = vec![String::new()];
+    let mut count = 0;
+    while let Some(path) = paths.pop() {
+        let (one, other) = (first.attr(&path).unwrap(), second.attr(&path).unwrap());
+        assert_eq!((one.ino, one.kind, one.size), (other.ino, other.kind, other.size), "{path}");
+        match one.kind {
+            FileKind::Directory => {
+                // A name that is not text is looked up nowhere here.
+                let listing = first.tree.read_dir(one.ino).unwrap();
+                let names = listing.children.iter().filter_map(|child| child.name.to_str());
+                paths.extend(names.map(|name| format!("{path}/{name}")));
+            }
+            FileKind::Regular => {
+                let (one, other) = (first.read(&path), second.read(&path));
+                assert!(one == other, "{path}");
+            }
+            _ => {}
+        }
+        count += 1;
+    }
+    assert!(count > 200, "{count}");
+}
+
+#[test]
+fn the_mtime_of_an_image_is_when_it_was_created() {
+    let (dir, mut root, layer) = small();
+    for (tag, created) in
+        [("app:zero", "0001-01-01T00:00:00Z"), ("app:old", "1969-12-31T23:59:59.5Z")]
+    {
+        let image = root.image(&[&layer], created);
+        root.tag(tag, &image);
+    }
+    let view = View::of(dir.path());
+    let mtime = |path: &str| view.attr(path).unwrap().mtime;
+    let [layer] = &view.names("images/app:1/layers")[..] else { panic!() };
+    let layer = format!("layers/{layer}/layer.tar");
+    for name in ["", "save.tar", "export.tar", "config.json", "rootfs", &layer] {
+        assert_eq!(mtime(&format!("images/app:1/{name}")), secs(CREATED_SECS), "{name}");
+        assert_eq!(mtime(&format!("images/app:zero/{name}")), secs(0), "{name}");
+        assert_eq!(mtime(&format!("images/app:old/{name}")), secs(0), "{name}");
+    }
+    let file = fs::metadata(dir.path().join("overlay2")).unwrap();
+    assert!(mtime("images/app:1/rootfs/file").secs >= file.mtime() - 60, "its own");
+}
+
+#[test]
+fn the_mtime_of_a_repository_s_archive_is_that_of_its_newest_image() {
+    let (dir, mut root, layer) = small();
+    let newer = root.image(&[&layer], LATER);
+    root.tag("app:2", &newer);
+    let older = View::of(dir.path()).text("images/app:1/id");
+    root.tag("app:latest", older.trim_end());
+    let view = View::of(dir.path());
+    let later = view.attr("images/app:2/save.tar").unwrap().mtime;
+    assert!(later > secs(CREATED_SECS));
+    assert_eq!(view.attr("images/app/save.tar").unwrap().mtime, later);
+    assert_eq!(view.attr("images/app/export.tar").unwrap().mtime, secs(CREATED_SECS));
+}
+
+#[test]
+fn the_mtime_of_a_container_s_archive_is_the_newest_change_in_its_files() {
+    let Some(sample) = sample() else { return };
+    fs::write(sample.web.diff.join("last"), "last\n").unwrap();
+    let last = fs::metadata(sample.web.diff.join("last")).unwrap();
+    let view = View::of(sample.path());
+    for name in ["export.tar", "diff.tar"] {
+        let mtime = view.attr(&format!("containers/web/{name}")).unwrap().mtime;
+        assert_eq!(mtime, secs(last.ctime()), "{name}");
+    }
+}
+
+// Rule 5.
+
+#[test]
+fn listing_images_opens_no_layer() {
+    let Some(sample) = sample() else { return };
+    // Nothing of any layer is left to open.
+    fs::remove_dir_all(sample.path().join("overlay2")).unwrap();
+    fs::remove_dir_all(sample.root.metadata().join("layerdb")).unwrap();
+    let view = View::of(sample.path());
+    for name in view.names("images") {
+        assert_eq!(view.attr(&format!("images/{name}")).unwrap().kind, FileKind::Directory);
+    }
+    assert!(view.names("images/app:1").contains(&"save.tar".to_owned()));
+    assert_eq!(view.attr("images/app:1").unwrap().mtime, secs(CREATED_SECS));
+    let listing = view.tree.read_dir(view.attr("images/app:1").unwrap().ino).unwrap();
+    let is_cheap =
+        |name: &str| listing.children.iter().find(|child| child.name == name).unwrap().is_cheap;
+    assert!(!is_cheap("save.tar") && !is_cheap("export.tar") && is_cheap("config.json"));
+}
+
+// Rule 6.
+
+#[test]
+fn every_spelling_of_docker_finds_the_image() {
+    let Some(mut sample) = sample() else { return };
+    let manifest = format!("sha256:{}", "d".repeat(64));
+    sample.root.tag(&format!("app@{manifest}"), &sample.app);
+    let view = View::of(sample.path());
+    let hex = hex_of(&sample.app);
+    for name in [
+        "app:1",
+        "app",
+        "docker.io/library/app:1",
+        "index.docker.io/library/app:1",
+        "docker.io/app:1",
+        "library/app:1",
+        "docker.io/library/app",
+        &format!("app@{manifest}"),
+        &format!("docker.io/library/app@{manifest}"),
+        "ghcr.io/org/app:v1",
+        "ghcr.io/org/app",
+        &sample.app,
+        hex,
+        &hex[..12],
+        &format!("sha256:{}", &hex[..12]),
+    ] {
+        let id = view.text(&format!("images/{name}/id"));
+        assert_eq!(id, format!("{}\n", sample.app), "{name}");
+    }
+    for name in ["app:2", "App:1", "ghcr.io/app:v1", "quay.io", "..", "", &hex[..11].to_uppercase()]
+    {
+        let root = view.attr("images").unwrap().ino;
+        let found = view.tree.lookup(root, name.split('/').next().unwrap().as_ref());
+        let found = found.and_then(|_| view.attr(&format!("images/{name}/id")));
+        assert_eq!(errno(found), Some(Errno::NOENT), "{name}");
+    }
+}
+
+#[test]
+fn a_container_is_found_by_name_and_by_any_clear_beginning_of_its_id() {
+    let Some(sample) = sample() else { return };
+    let view = View::of(sample.path());
+    for name in ["web", &sample.web.id, &sample.web.id[..12], &sample.web.id[..1]] {
+        let id = view.text(&format!("containers/{name}/id"));
+        assert_eq!(id, format!("{}\n", sample.web.id), "{name}");
+    }
+    assert_eq!(errno(view.attr("containers/other")), Some(Errno::NOENT));
+}
+
+#[test]
+fn entries_of_a_repository_win_over_repositories_below_it() {
+    let Some(mut sample) = sample() else { return };
+    for reference in ["app/layers:1", "app/web:1"] {
+        sample.root.tag(reference, &sample.untagged);
+    }
+    let view = View::of(sample.path());
+    let untagged = format!("{}\n", sample.untagged);
+    assert_eq!(view.names("images/app/layers"), view.names("images/app:1/layers"));
+    assert_eq!(view.text("images/app/layers:1/id"), untagged);
+    assert_eq!(view.text("images/app/web:1/id"), untagged);
+    assert_eq!(view.text("images/app/web/id"), untagged);
+    assert_eq!(view.text("images/app/id"), format!("{}\n", sample.app));
+    let names = view.names("images/app");
+    assert!(names.contains(&"web".to_owned()) && names.contains(&"web:1".to_owned()));
+    assert_eq!(names.iter().filter(|name| *name == "layers").count(), 1);
+}
+
+#[test]
+fn a_name_that_is_too_long_is_cut() {
+    let (dir, mut root, layer) = small();
+    let image = root.image(&[&layer], LATER);
+    let long = format!("{}:{}", "r".repeat(200), "t".repeat(100));
+    root.tag(&long, &image);
+    let view = View::of(dir.path());
+    let names = view.names("images");
+    let cut = names.iter().find(|name| name.contains('~')).unwrap();
+    assert_eq!(cut.len(), 213);
+    assert!(long.starts_with(&cut[..200]));
+    assert_eq!(cut[201..], hex_of(&digest(long.as_bytes()))[..12]);
+    assert_eq!(view.text(&format!("images/{cut}/id")), format!("{image}\n"));
+    assert!(names.iter().all(|name| name.len() <= 255));
+}
+
+// Rule 7.
+
+#[test]
+fn an_unchanged_file_has_one_number_under_every_name_that_shows_it() {
+    let Some(sample) = sample() else { return };
+    let view = View::of(sample.path());
+    let ino = |path: String| view.attr(&path).unwrap().ino;
+    let untagged = format!("by-id/images/{}", hex_of(&sample.untagged));
+    let roots = ["images/app:1", "images/app", "images/ghcr.io/org/app:v1", "containers/web"];
+    let base = view.names("images/app:1/layers")[0].clone();
+    for file in ["usr/bin/tool", "odd", "absolute", "empty"] {
+        let first = ino(format!("{untagged}/rootfs/{file}"));
+        for root in roots {
+            assert_eq!(ino(format!("{root}/rootfs/{file}")), first, "{root}: {file}");
+            assert_eq!(ino(format!("{root}/layers/{base}/diff/{file}")), first, "{root}: {file}");
+        }
+    }
+    for name in ["save.tar", "export.tar"] {
+        assert_eq!(
+            ino(format!("images/app:1/{name}")) == ino(format!("images/app:latest/{name}")),
+            name == "export.tar",
+            "{name}: which names a save holds is part of it"
+        );
+    }
+    let layer = format!("layers/{base}/layer.tar");
+    assert_eq!(ino(format!("images/app:1/{layer}")), ino(format!("{untagged}/{layer}")));
+    assert_eq!(ino(format!("containers/web/{layer}")), ino(format!("{untagged}/{layer}")));
+}
+
+#[test]
+fn hard_links_share_a_number_and_different_files_never_do() {
+    let Some(sample) = sample() else { return };
+    let view = View::of(sample.path());
+    let tool = view.attr("images/app:1/rootfs/usr/bin/tool").unwrap();
+    let link = view.attr("images/app:1/rootfs/usr/bin/link").unwrap();
+    assert_eq!((tool.ino, tool.nlink), (link.ino, 2));
+    let mut seen: BTreeMap<u64, String> = BTreeMap::new();
+    let mut open = vec!["images/app:1/rootfs".to_owned()];
+    while let Some(path) = open.pop() {
+        let attr = view.attr(&path).unwrap();
+        if let Some(other) = seen.insert(attr.ino, path.clone()) {
+            assert_eq!(attr.ino, tool.ino, "{path} and {other}");
+        }
+        if attr.kind == FileKind::Directory {
+            let listing = view.tree.read_dir(attr.ino).unwrap();
+            for child in &listing.children {
+                let Some(name) = child.name.to_str() else { continue };
+                let path = format!("{path}/{name}");
+                assert_eq!(view.attr(&path).unwrap().ino, child.ino, "{path}: in its listing");
+                open.push(path);
+            }
+        }
+    }
+    assert!(seen.len() > 15);
+}
+
+#[test]
+fn a_file_that_a_container_changed_has_a_new_number() {
+    let Some(sample) = sample() else { return };
+    let view = View::of(sample.path());
+    let path = "containers/web/rootfs/own";
+    let before = view.attr(path).unwrap();
+    fs::write(sample.web.diff.join("own"), "other\n").unwrap();
+    let mut after = before;
+    wait_until("a changed file", || {
+        after = view.attr(path).unwrap();
+        after.ino != before.ino
+    });
+    assert_eq!(view.read_node(&after).unwrap(), b"other\n");
+    assert_eq!(errno(view.read_node(&before)), Some(Errno::STALE));
+    let unchanged = "containers/web/rootfs/etc/passwd";
+    let (one, other) = (view.attr(unchanged), View::of(sample.path()).attr(unchanged));
+    assert_eq!(one.unwrap().ino, other.unwrap().ino);
+}
+
+// Rules 9 and 10.
+
+#[test]
+fn archives_and_metadata_are_for_the_mounting_user_alone() {
+    let Some(sample) = sample() else { return };
+    let view = View::with(sample.path(), Options { owner: (12, 34), ..Options::default() });
+    let access = |path: &str| {
+        let Attr { permissions, uid, gid, .. } = view.attr(path).unwrap();
+        (permissions, uid, gid)
+    };
+    for path in [
+        "images/app:1/save.tar",
+        "images/app:1/export.tar",
+        "images/app:1/config.json",
+        "images/app:1/inspect.json",
+        "images/app:1/formats/docker-29.tar",
+        "containers/web/export.tar",
+        "containers/web/diff.tar",
+        "containers/web/config.json",
+        ".stratafs/errors",
+    ] {
+        assert_eq!(access(path), (0o400, 12, 34), "{path}");
+    }
+    for path in ["images", "images/app:1", "containers/web"] {
+        assert_eq!(access(path), (0o555, 12, 34), "{path}");
+    }
+}
+
+#[test]
+fn files_of_an_image_keep_their_owner_and_mode() {
+    let Some(sample) = sample() else { return };
+    let view = View::with(sample.path(), Options { owner: (12, 34), ..Options::default() });
+    let base = view.names("images/app:1/layers")[0].clone();
+    for root in ["images/app:1/rootfs".to_owned(), format!("images/app:1/layers/{base}/diff")] {
+        for (name, expected) in [
+            ("etc/shadow", (0o640, 0, 0)),
+            ("usr/bin/tool", (0o4755, 0, 0)),
+            ("odd", (0o644, 3_000_000, 1000)),
+        ] {
+            let attr = view.attr(&format!("{root}/{name}")).unwrap();
+            assert_eq!((attr.permissions, attr.uid, attr.gid), expected, "{root}/{name}");
+        }
+    }
+}
+
+#[test]
+fn symlinks_show_their_stored_target() {
+    let Some(sample) = sample() else { return };
+    let view = View::of(sample.path());
+    for (name, target) in
+        [("absolute", "/etc/passwd"), ("usr/up", "../../../etc/passwd"), ("bin", "usr/bin")]
+    {
+        assert_eq!(view.link(&format!("images/app:1/rootfs/{name}")), target);
+    }
+    let path = "images/app:1/rootfs/bin/tool";
+    assert_eq!(errno(view.attr(path)), Some(Errno::NOTDIR), "the daemon itself follows none");
+}
+
+#[test]
+fn symlinks_stay_inside_with_rebase() {
+    let Some(sample) = sample() else { return };
+    symlink("/../../../../etc/passwd", sample.web.diff.join("etc/link")).unwrap();
+    let options = Options { symlinks: Symlinks::Rebase, ..Options::default() };
+    let view = View::with(sample.path(), options);
+    for (path, target) in [
+        ("images/app:1/rootfs/absolute", "etc/passwd"),
+        ("images/app:1/rootfs/usr/up", "../etc/passwd"),
+        ("images/app:1/rootfs/bin", "usr/bin"),
+        ("containers/web/rootfs/etc/link", "../etc/passwd"),
+        ("containers/web/diff/etc/link", "../etc/passwd"),
+    ] {
+        assert_eq!(view.link(path), target, "{path}");
+        assert_eq!(view.attr(path).unwrap().size, target.len() as u64, "{path}");
+    }
+    let exported =
+        |options: Options| View::with(sample.path(), options).read("images/app:1/export.tar");
+    let rebased = Options { symlinks: Symlinks::Rebase, ..Options::default() };
+    assert!(exported(rebased) == exported(Options::default()), "archives keep what is stored");
+}
+
+// Rules 11 and 13.
+
+#[test]
+fn what_is_added_removed_or_retagged_shows_within_a_second() {
+    let (dir, mut root, layer) = small();
+    let view = View::of(dir.path());
+    assert_eq!(view.names("images"), ["app", "app:1"]);
+    let ttl = view.attr("images/app:1").unwrap().ttl;
+    let shows = |what: &str, is_so: &mut dyn FnMut() -> bool| {
+        assert!(wait_until(what, is_so) + ttl < FRESH, "{what}");
+    };
+    let newer = root.image(&[&layer], LATER);
+    root.tag("tools:1", &newer);
+    shows("a new image", &mut || view.attr("images/tools:1").is_ok());
+    assert!(view.names("images").contains(&"tools".to_owned()));
+    root.tag("app:1", &newer);
+    let id = format!("{newer}\n");
+    shows("another tag", &mut || view.text("images/app:1/id") == id);
+    root.untag("tools:1");
+    shows("a tag that is gone", &mut || errno(view.attr("images/tools:1")) == Some(Errno::NOENT));
+    assert_eq!(view.names("images"), ["app", "app:1"]);
+    let web = root.container("web", ("app:1", &newer), &layer, &exited(), |_| {});
+    shows("a new container", &mut || view.attr("containers/web").is_ok());
+    let config = dir.path().join("containers").join(&web.id).join("config.v2.json");
+    let running = fs::read_to_string(&config).unwrap();
+    fs::write(&config, running.replace("\"Running\":false", "\"Running\":true")).unwrap();
+    shows("another state", &mut || view.text("containers/web/state") == "running\n");
+    fs::remove_dir_all(config.parent().unwrap()).unwrap();
+    shows("a container that is gone", &mut || view.attr("containers/web").is_err());
+    root.untag("app:1");
+    fs::remove_file(root.config(&newer)).unwrap();
+    let by_id = format!("by-id/images/{}", hex_of(&newer));
+    shows("an image that is gone", &mut || errno(view.attr(&by_id)) == Some(Errno::NOENT));
+}
+
+#[test]
+fn what_a_container_writes_shows_within_a_second() {
+    let Some(sample) = sample() else { return };
+    let view = View::of(sample.path());
+    let shows = |what: &str, path: &str, is_so: &dyn Fn() -> bool| {
+        let ttl = view.attr(path).map_or(Duration::ZERO, |attr| attr.ttl);
+        assert!(wait_until(what, is_so) + ttl < FRESH, "{what}");
+    };
+    let rootfs = "containers/web/rootfs";
+    assert_eq!(view.names(&format!("{rootfs}/usr")), ["bin", "up"]);
+    assert_eq!(view.names(&format!("{rootfs}/data")), ["kept"]);
+    // Directories of layers below, which the container now has itself.
+    write(&sample.web.diff, "usr/new", b"new\n");
+    write(&sample.web.diff, "data/deep/new", b"deep\n");
+    shows("a file in a directory of a layer", rootfs, &|| {
+        view.try_read(&format!("{rootfs}/usr/new")).is_ok_and(|bytes| bytes == b"new\n")
+    });
+    shows("a directory in one", rootfs, &|| {
+        view.try_read(&format!("{rootfs}/data/deep/new")).is_ok_and(|bytes| bytes == b"deep\n")
+    });
+    assert_eq!(view.names(&format!("{rootfs}/usr")), ["bin", "new", "up"]);
+    assert_eq!(view.names("containers/web/diff/usr"), ["new"]);
+    write(&sample.web.diff, "usr/second", b"second\n");
+    shows("a second file", rootfs, &|| view.names("containers/web/diff/usr").len() == 2);
+    shows("a second file", rootfs, &|| view.names(&format!("{rootfs}/usr")).len() == 4);
+    make_opaque(&sample.web.diff.join("usr"));
+    shows("an opaque directory", rootfs, &|| {
+        view.names(&format!("{rootfs}/usr")) == ["new", "second"]
+    });
+    fs::remove_dir_all(sample.web.diff.join("data")).unwrap();
+    whiteout(&sample.web.diff.join("data"));
+    shows("a deletion", rootfs, &|| view.attr(&format!("{rootfs}/data")).is_err());
+    let changes = "C /etc\nC /etc/passwd\nD /etc/shadow\nA /own\nD /data";
+    for change in changes.lines() {
+        assert!(view.text("containers/web/changes").lines().any(|line| line == change));
+    }
+}
+
+#[test]
+fn reading_refresh_looks_at_the_stores_again() {
+    let (dir, mut root, layer) = small();
+    let view = View::of(dir.path());
+    for round in 0..20 {
+        let image = root.image(&[&layer], &format!("2024-01-01T00:00:{round:02}Z"));
+        root.tag("app:1", &image);
+        view.text(".stratafs/refresh");
+        assert_eq!(view.text("images/app:1/id"), format!("{image}\n"), "at once");
+    }
+}
+
+#[test]
+fn what_was_looked_up_stays_what_it_was_or_fails() {
+    let Some(mut sample) = sample() else { return };
+    let view = View::of(sample.path());
+    let save = view.attr("images/app:1/save.tar").unwrap();
+    let saved = view.read_node(&save).unwrap();
+    let export = view.attr("containers/web/export.tar").unwrap();
+    let exported = view.read_node(&export).unwrap();
+    // A name that moves, and a file more: what was looked up does not care.
+    sample.root.tag("app:1", &sample.untagged);
+    fs::write(sample.web.diff.join("added"), "added\n").unwrap();
+    thread::sleep(FRESH);
+    assert!(view.read_node(&save).unwrap() == saved);
+    assert!(view.read_node(&export).unwrap() == exported);
+    let now = view.attr("containers/web/export.tar").unwrap();
+    assert_ne!(now.ino, export.ino);
+    assert!(view.read_node(&now).unwrap().len() > exported.len());
+    assert_ne!(view.attr("images/app:1/save.tar").unwrap().ino, save.ino);
+    // A file that changed is not there any more as it was.
+    fs::write(sample.web.diff.join("own"), "changed\n").unwrap();
+    assert_eq!(errno(view.read_node(&export)), Some(Errno::STALE));
+}
+
+#[test]
+fn a_dead_container_or_one_that_is_being_removed_is_busy() {
+    let Some(mut sample) = sample() else { return };
+    let states = [
+        ("dead", json!({ "Dead": true, "StartedAt": CREATED }), "dead\n"),
+        ("removing", json!({ "RemovalInProgress": true, "StartedAt": CREATED }), "removing\n"),
+    ];
+    for (name, state, shown) in states {
+        let image = ("app:1", sample.app.as_str());
+        sample.root.container(name, image, &sample.layers[1], &state, |_| {});
+        let view = View::of(sample.path());
+        for archive in ["export.tar", "diff.tar"] {
+            let err = view.attr(&format!("containers/{name}/{archive}")).unwrap_err();
+            assert_eq!(err.errno(), Errno::BUSY);
+            assert!(err.to_string().contains("cannot export container"), "{err}");
+        }
+        assert_eq!(view.text(&format!("containers/{name}/state")), shown);
+        assert_eq!(view.read(&format!("containers/{name}/rootfs/odd")).len(), 1023);
+    }
+    let Some(store) = golden::store(VFS_20) else { return };
+    let view = View::of(store.path());
+    assert_eq!(errno(view.attr("containers/c1/export.tar")), Some(Errno::BUSY));
+    assert_eq!(view.text("containers/c1/state"), "dead\n");
+}
+
+#[test]
+fn damage_leaves_a_line_in_errors() {
+    let Some(sample) = sample() else { return };
+    fs::write(sample.root.config(&sample.untagged), "{}").unwrap();
+    fs::write(sample.root.metadata().join("imagedb/content/sha256/junk\x1b[31m"), "").unwrap();
+    let view = View::of(sample.path());
+    assert_eq!(view.text(".stratafs/errors"), "", "nobody has looked");
+    view.names("images");
+    let errors = view.text(".stratafs/errors");
+    let [line] = &errors.lines().collect::<Vec<_>>()[..] else { panic!("{errors}") };
+    assert!(line.ends_with("not an image ID") && line.starts_with("20"), "{line}");
+    assert!(!line.contains('\x1b'), "no control character");
+    let path = format!("by-id/images/{}/config.json", hex_of(&sample.untagged));
+    let err = view.attr(&path).unwrap_err();
+    view.tree.report(&err);
+    let errors = view.text(".stratafs/errors");
+    assert!(errors.lines().last().unwrap().contains(hex_of(&sample.untagged)), "{errors}");
+}
+
+#[test]
+fn a_changed_byte_of_a_layer_fails_the_read_that_completes_its_file() {
+    let Some(sample) = sample() else { return };
+    let view = View::of(sample.path());
+    let layer = view.names("images/app:1/layers")[0].clone();
+    let path = format!("images/app:1/layers/{layer}/layer.tar");
+    let (whole, attr) = (view.read(&path), view.attr(&path).unwrap());
+    let tool = noise(1, 70_000);
+    let start = whole.windows(1000).position(|bytes| bytes == &tool[..1000]).unwrap();
+    let end = start + tool.len();
+    let mut bad = tool;
+    bad[50_000] ^= 1;
+    fs::write(sample.layers[0].diff.join("usr/bin/tool"), bad).unwrap();
+    for (from, to, is_lost) in [
+        (0, start, false),
+        (start, start + 40_000, false),
+        (start + 40_000, end, true),
+        (end - 1, end, true),
+        (end - 1, end + 1, true),
+        (end, whole.len(), false),
+    ] {
+        let found = view.range(attr.ino, from as u64, to - from);
+        match is_lost {
+            true => assert_eq!(errno(found), Some(Errno::IO), "{from} to {to}"),
+            false => assert!(found.unwrap() == whole[from..to], "{from} to {to}"),
+        }
+    }
+    assert_eq!(errno(view.try_read("images/app:1/save.tar")), Some(Errno::IO));
+    fs::write(sample.layers[0].diff.join("usr/bin/tool"), noise(1, 70_000)).unwrap();
+    assert!(view.read(&path) == whole, "mended");
+}
+
+#[test]
+fn with_verify_always_no_byte_of_a_damaged_layer_is_given_out() {
+    let Some(sample) = sample() else { return };
+    let record = sample.root.record(&sample.layers[0].chain_id).join("tar-split.json.gz");
+    let good = read_record(&record);
+    let mut lines = good.clone();
+    // The record of another tar, with every checksum of a file right.
+    let headers = lines[0]["payload"].as_str().unwrap().replacen('A', "B", 1);
+    lines[0]["payload"] = headers.into();
+    write_record(&record, &lines);
+    let options = || Options { verify: Verify::Always, ..Options::default() };
+    let view = View::with(sample.path(), options());
+    let layer = view.names("images/app:1/layers")[0].clone();
+    let tar = view.attr(&format!("images/app:1/layers/{layer}/layer.tar")).unwrap();
+    for offset in [0, 512, 5000, tar.size - 1] {
+        assert_eq!(errno(view.range(tar.ino, offset, 1)), Some(Errno::IO), "{offset}");
+    }
+    assert_eq!(errno(view.try_read("images/app:1/save.tar")), Some(Errno::IO));
+    let upper = view.names("images/app:1/layers")[1].clone();
+    let upper = view.read(&format!("images/app:1/layers/{upper}/layer.tar"));
+    assert!(upper == sample.layers[1].tar, "the other layer is right");
+    write_record(&record, &good);
+    let view = View::with(sample.path(), options());
+    assert!(view.read(&format!("images/app:1/layers/{layer}/layer.tar")) == sample.layers[0].tar);
+}
+
+// Rule 14, and the rest.
+
+#[test]
+fn an_archive_that_was_read_to_its_end_leaves_a_line_in_events() {
+    let Some(sample) = sample() else { return };
+    let view = View::of(sample.path());
+    let reader = Reader { uid: 1000, pid: 77 };
+    let read = |path: &str, part: u64| {
+        let attr = view.attr(path).unwrap();
+        let mut piece = vec![0; 100_000];
+        for offset in (0..attr.size / part).step_by(piece.len()) {
+            view.tree.read(attr.ino, offset, &mut piece, reader).unwrap();
+        }
+        attr.size
+    };
+    read("images/app:1/save.tar", 2);
+    let layer = view.names("images/app:1/layers")[0].clone();
+    read(&format!("images/app:1/layers/{layer}/layer.tar"), 1);
+    assert_eq!(view.text(".stratafs/events"), "");
+    let bytes = [read("images/app/save.tar", 1), read("containers/web/export.tar", 1)];
+    let events = view.text(".stratafs/events");
+    let events: Vec<Value> =
+        events.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(events.len(), 2, "{events:?}");
+    for (event, (action, id, name, bytes)) in events.iter().zip([
+        ("image save", &sample.app, "app:1", bytes[0]),
+        ("container export", &sample.web.id, "web", bytes[1]),
+    ]) {
+        let mut event = event.clone();
+        let time = event["time"].take();
+        assert!(time.as_str().unwrap().starts_with("20"), "{time}");
+        let expected = json!({
+            "time": null, "action": action, "id": id, "name": name,
+            "bytes": bytes, "uid": 1000, "pid": 77,
+        });
+        assert_eq!(event, expected);
+    }
+}
+
+#[test]
+fn save_and_export_follow_the_flavour() {
+    let Some(sample) = sample() else { return };
+    let options = Options { flavour: Flavour::Docker110, ..Options::default() };
+    let (plain, typed) = (View::of(sample.path()), View::with(sample.path(), options));
+    for (view, other, format) in [(&plain, &typed, "docker-29"), (&typed, &plain, "docker-1.10")] {
+        let saved = view.read("images/app:1/save.tar");
+        assert!(saved == view.read(&format!("images/app:1/formats/{format}.tar")));
+        assert!(saved == other.read(&format!("images/app:1/formats/{format}.tar")));
+    }
+    let mode = |tar: &[u8]| {
+        let mut archive = tar::Archive::new(tar);
+        let mut entries = archive.entries().unwrap().map(Result::unwrap);
+        let entry = entries.find(|entry| &*entry.path_bytes() == b"etc/passwd").unwrap();
+        let user = entry.header().username().unwrap().unwrap().to_owned();
+        (entry.header().mode().unwrap(), user)
+    };
+    let exported = |view: &View| mode(&view.read("containers/web/export.tar"));
+    assert_eq!(exported(&plain), (0o644, String::new()));
+    assert_eq!(exported(&typed), (0o100_644, "root".to_owned()));
+}
+
+#[test]
+fn holes_hold_only_zeros_and_everything_else_is_data() {
+    let Some(sample) = sample() else { return };
+    let view = View::of(sample.path());
+    let layer = view.names("images/app:1/layers")[0].clone();
+    for path in [
+        "images/app:1/rootfs/sparse",
+        "images/app:1/rootfs/odd",
+        "images/app:1/save.tar",
+        "containers/web/export.tar",
+        &format!("images/app:1/layers/{layer}/layer.tar"),
+    ] {
+        let bytes = view.read(path);
+        let attr = view.attr(path).unwrap();
+        let (mut at, mut holes) = (0, 0);
+        while at < attr.size {
+            let hole = view.tree.seek(attr.ino, at, Seek::Hole).unwrap();
+            let data = view.tree.seek(attr.ino, hole, Seek::Data).unwrap_or(attr.size);
+            let zeros = &bytes[hole as usize..data as usize];
+            assert!(zeros.iter().all(|&byte| byte == 0), "{path}");
+            holes += zeros.len();
+            at = data;
+        }
+        assert!(holes == 0 || !path.ends_with("odd"), "{path}");
+        let past = view.tree.seek(attr.ino, attr.size, Seek::Data);
+        assert_eq!(errno(past), Some(Errno::NXIO));
+    }
+}
+
+#[test]
+fn xattrs_of_files_are_shown_and_trusted_ones_to_root_alone() {
+    let Some(sample) = sample() else { return };
+    let set = |name: &str, value: &[u8]| {
+        let path = sample.web.diff.join("own");
+        rustix::fs::lsetxattr(path, name, value, rustix::fs::XattrFlags::empty()).unwrap();
+    };
+    set("user.note", b"a\0b");
+    set("trusted.secret", b"s");
+    set("trusted.overlay.origin", b"o");
+    let view = View::of(sample.path());
+    let own = view.attr("containers/web/rootfs/own").unwrap().ino;
+    let user = Reader { uid: 1000, pid: 1 };
+    assert_eq!(view.tree.xattrs(own, ROOT_USER).unwrap(), ["trusted.secret", "user.note"]);
+    assert_eq!(view.tree.xattrs(own, user).unwrap(), ["user.note"]);
+    assert_eq!(view.tree.xattr(own, "user.note".as_ref(), user).unwrap(), b"a\0b");
+    let refused = view.tree.xattr(own, "trusted.secret".as_ref(), user);
+    assert_eq!(errno(refused), Some(Errno::NODATA));
+    let save = view.attr("images/app:1/save.tar").unwrap().ino;
+    assert_eq!(view.tree.xattrs(save, ROOT_USER).unwrap(), Vec::<std::ffi::OsString>::new());
+}
+
+#[test]
+fn df_shows_what_the_layers_take() {
+    let Some(sample) = sample() else { return };
+    let view = View::of(sample.path());
+    let sizes = sample.layers.iter().map(|layer| {
+        let size = fs::read_to_string(sample.root.record(&layer.chain_id).join("size")).unwrap();
+        size.parse::<u64>().unwrap()
+    });
+    let space = view.tree.space().unwrap();
+    assert_eq!(space.used, sizes.sum::<u64>());
+    assert!(space.total > space.used);
+}
+
+#[test]
+fn a_number_that_nobody_was_told_is_stale() {
+    let Some(sample) = sample() else { return };
+    let View { tree } = View::of(sample.path());
+    assert_eq!(errno(tree.attr(123_456)), Some(Errno::STALE));
+    let images = tree.lookup(ROOT, "images".as_ref()).unwrap();
+    tree.forget(images.ino, 1);
+    assert_eq!(errno(tree.attr(images.ino)), Some(Errno::STALE));
+    assert!(tree.attr(ROOT).is_ok());
+    let Sample { dir, .. } = sample;
+    drop(dir);
+    assert!(tree.lookup(ROOT, "images".as_ref()).is_ok());
+    let images = tree.lookup(ROOT, "images".as_ref()).unwrap();
+    assert_eq!(errno(tree.read_dir(images.ino)), Some(Errno::NOENT), "the store is gone");
+}

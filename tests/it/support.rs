@@ -1,0 +1,5 @@
+//! Builders and oracles that several tests share.
+
+pub(crate) mod layers;
+pub(crate) mod mounts;
+pub(crate) mod snapshot;

@@ -1,0 +1,245 @@
+//! Every store at hand, checked from end to end: each digest, each length, each archive.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use stratafs::backing::FileKind;
+use stratafs::store::{self, LayerStore, Source};
+use stratafs::tree::Attr;
+
+use crate::stores::golden;
+use crate::stores::handmade::{digest, hex_of};
+use crate::stores::sample::sample;
+use crate::stores::view::View;
+
+/// The files of a tar: by name, the header's mtime and the contents, links without any.
+type Files = BTreeMap<Vec<u8>, Packed>;
+
+#[derive(Debug)]
+struct Packed {
+    kind: tar::EntryType,
+    mode: u32,
+    mtime: u64,
+    bytes: Vec<u8>,
+    /// Where a symlink leads.
+    target: Vec<u8>,
+}
+
+/// Unpacks a tar with a reader that is not ours.
+fn unpack(tar: &[u8]) -> Files {
+    assert_eq!(tar.len() % 512, 0);
+    let mut files = Files::new();
+    for entry in tar::Archive::new(tar).entries().unwrap() {
+        let mut entry = entry.unwrap();
+        let mut bytes = Vec::new();
+        entry.read_to_end(&mut bytes).unwrap();
+        let kind = entry.header().entry_type();
+        if kind.is_file() {
+            assert_eq!(bytes.len() as u64, entry.size());
+        }
+        let mode = entry.header().mode().unwrap();
+        // A time before 1970 stands in a record, which this reader leaves to its user.
+        let mtime = entry.header().mtime().unwrap_or(0);
+        let name = entry.path_bytes().into_owned();
+        let target = match kind {
+            tar::EntryType::Symlink => entry.link_name_bytes().unwrap().into_owned(),
+            _ => Vec::new(),
+        };
+        let packed = Packed { kind, mode, mtime, bytes, target };
+        let earlier = files.insert(name.clone(), packed);
+        assert!(earlier.is_none(), "{}: twice", String::from_utf8_lossy(&name));
+    }
+    files
+}
+
+/// Checks all that a store holds, and all that is shown of it.
+fn validate(path: &Path) {
+    let source = Source { kind: None, path: path.to_owned() };
+    let store = store::open(&source).unwrap();
+    let catalog = store.catalog().unwrap();
+    assert_eq!(catalog.damaged.len(), 0, "{:?}", catalog.damaged);
+    let view = View::of(path);
+    for id in catalog.images.keys() {
+        validate_image(&*store, &view, &id.to_string());
+    }
+    for reference in catalog.references.keys() {
+        let id = catalog.references[reference].to_string();
+        assert_eq!(view.text(&format!("images/{reference}/id")), format!("{id}\n"));
+        validate_saves(&view, &format!("images/{reference}"), &[&id]);
+    }
+    for container in &catalog.containers {
+        let at = format!("containers/{}", container.name);
+        match view.text(&format!("{at}/state")).trim_end() {
+            "dead" => assert!(view.attr(&format!("{at}/export.tar")).is_err()),
+            _ => {
+                validate_export(&view, &at);
+                unpack(&view.read(&format!("{at}/diff.tar")));
+            }
+        }
+    }
+    let space = store.usage().unwrap();
+    assert!(space.used > 0 && space.total > space.used);
+    validate_sizes(&view);
+}
+
+fn validate_image(store: &dyn LayerStore, view: &View, id: &str) {
+    let at = format!("by-id/images/{}", hex_of(id));
+    let config = view.read(&format!("{at}/config.json"));
+    assert_eq!(digest(&config), id);
+    let config: serde_json::Value = serde_json::from_slice(&config).unwrap();
+    let image = store.image(stratafs::digest::ImageId::parse(id).unwrap()).unwrap();
+    let diff_ids = config["rootfs"]["diff_ids"].as_array().unwrap();
+    let directories = view.names(&format!("{at}/layers"));
+    assert_eq!(diff_ids.len(), image.layers.len());
+    assert_eq!(diff_ids.len(), directories.len());
+    let mut chain: Option<String> = None;
+    for ((layer, diff_id), directory) in image.layers.iter().zip(diff_ids).zip(&directories) {
+        let diff_id = diff_id.as_str().unwrap();
+        chain = Some(match chain {
+            None => diff_id.to_owned(),
+            Some(below) => digest(format!("{below} {diff_id}").as_bytes()),
+        });
+        assert_eq!(Some(layer.chain_id.to_string()), chain);
+        let tar = view.read(&format!("{at}/layers/{directory}/layer.tar"));
+        assert_eq!(digest(&tar), diff_id);
+        let files = unpack(&tar);
+        // overlay2 counts as `du` does, targets of symlinks too; vfs as they are unpacked, without.
+        let contents: usize = files.values().map(|file| file.bytes.len()).sum();
+        let targets: usize = files.values().map(|file| file.target.len()).sum();
+        let sizes = [contents as u64, (contents + targets) as u64];
+        assert!(sizes.contains(&layer.size), "{diff_id}: {} not in {sizes:?}", layer.size);
+        let json = view.text(&format!("{at}/layers/{directory}/layer.json"));
+        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(json["diff_id"], diff_id);
+        assert_eq!(json["chain_id"], layer.chain_id.to_string());
+        assert_eq!(json["tar_size"], tar.len());
+        assert_eq!(json["size"], layer.size);
+        assert_eq!(json["exact"], true);
+    }
+    validate_saves(view, &at, &[id]);
+    validate_export(view, &at);
+}
+
+/// The archives of a directory of `images/` hold these images, whole.
+fn validate_saves(view: &View, at: &str, ids: &[&str]) {
+    let formats = view.names(&format!("{at}/formats"));
+    assert_eq!(formats, ["docker-1.10.tar", "docker-29.tar"]);
+    let saved = view.read(&format!("{at}/save.tar"));
+    assert_eq!(saved, view.read(&format!("{at}/formats/docker-29.tar")));
+    for format in formats {
+        let files = unpack(&view.read(&format!("{at}/formats/{format}")));
+        let manifest = serde_json::from_slice(&files[&b"manifest.json"[..]].bytes).unwrap();
+        let manifest: Vec<BTreeMap<String, serde_json::Value>> = manifest;
+        assert_eq!(manifest.len(), ids.len());
+        for (item, id) in manifest.iter().zip(ids) {
+            let config = &files[item["Config"].as_str().unwrap().as_bytes()].bytes;
+            assert_eq!(digest(config), *id);
+            let config: serde_json::Value = serde_json::from_slice(config).unwrap();
+            let diff_ids = config["rootfs"]["diff_ids"].as_array().unwrap();
+            let layers = item["Layers"].as_array().unwrap();
+            assert_eq!(diff_ids.len(), layers.len());
+            for (diff_id, layer) in diff_ids.iter().zip(layers) {
+                let mut layer = &files[layer.as_str().unwrap().as_bytes()];
+                if let Some(other) = layer.target.strip_prefix(b"../") {
+                    assert!(ids.len() > 1, "no layer of one image is a link");
+                    layer = &files[other];
+                }
+                assert_eq!(digest(&layer.bytes), diff_id.as_str().unwrap());
+            }
+        }
+        for (name, file) in &files {
+            if let Some(hex) = name.strip_prefix(b"blobs/sha256/")
+                && file.kind.is_file()
+            {
+                assert_eq!(hex_of(&digest(&file.bytes)).as_bytes(), hex);
+            }
+        }
+    }
+}
+
+/// `export.tar` holds what `rootfs/` shows, and the other way round.
+fn validate_export(view: &View, at: &str) {
+    let files = unpack(&view.read(&format!("{at}/export.tar")));
+    let mut shown = BTreeSet::new();
+    walk(view, &view.attr(&format!("{at}/rootfs")).unwrap(), Vec::new(), &mut |path, attr| {
+        if attr.kind == FileKind::Socket {
+            return;
+        }
+        let name =
+            if attr.kind == FileKind::Directory { [path, b"/"].concat() } else { path.to_vec() };
+        let text = String::from_utf8_lossy(&name).into_owned();
+        let file = files.get(&name).unwrap_or_else(|| panic!("{at}: {text} is not exported"));
+        assert_eq!(file.mode, attr.permissions, "{at}: {text}");
+        assert_eq!(file.mtime, attr.mtime.secs.max(0).cast_unsigned(), "{at}: {text}");
+        if file.kind.is_file() {
+            assert!(view.read_node(attr).unwrap() == file.bytes, "{at}: {text}");
+        }
+        shown.insert(name);
+    });
+    let exported: BTreeSet<_> = files.keys().cloned().collect();
+    assert_eq!(shown, exported, "{at}");
+}
+
+/// Calls `visit` for all that is below a directory.
+fn walk(view: &View, dir: &Attr, path: Vec<u8>, visit: &mut dyn FnMut(&[u8], &Attr)) {
+    for child in &view.tree.read_dir(dir.ino).unwrap().children {
+        let slash: &[u8] = if path.is_empty() { b"" } else { b"/" };
+        let path = [&path[..], slash, child.name.as_bytes()].concat();
+        // An archive of a dead container says that it is busy.
+        let Ok(attr) = view.tree.lookup(dir.ino, &child.name) else { continue };
+        assert_eq!(attr.kind, child.kind, "{}", String::from_utf8_lossy(&path));
+        visit(&path, &attr);
+        if attr.kind == FileKind::Directory {
+            walk(view, &attr, path, visit);
+        }
+    }
+}
+
+/// Every file of the whole tree has the size that it says, and every link a target of its size.
+fn validate_sizes(view: &View) {
+    let root = view.tree.attr(stratafs::tree::ROOT).unwrap();
+    let mut count = 0;
+    walk(view, &root, Vec::new(), &mut |path, attr| {
+        let shown = OsStr::from_bytes(path);
+        match attr.kind {
+            FileKind::Regular => drop(view.read_node(attr).unwrap()),
+            FileKind::Symlink => {
+                let target = view.tree.read_link(attr.ino).unwrap();
+                assert_eq!(target.len() as u64, attr.size, "{shown:?}");
+            }
+            _ => {}
+        }
+        count += 1;
+    });
+    assert!(count > 50, "{count}");
+}
+
+#[test]
+fn stores_of_real_engines_hold_what_they_say() {
+    for name in golden::ALL {
+        let Some(store) = golden::store(name) else { return };
+        validate(store.path());
+    }
+}
+
+#[test]
+fn the_store_of_the_readme_holds_what_it_says() {
+    validate(golden::tried().path());
+}
+
+#[test]
+fn a_store_made_by_hand_holds_what_it_says() {
+    let Some(sample) = sample() else { return };
+    validate(sample.path());
+}
+
+#[test]
+fn a_repository_saves_all_its_tags() {
+    let Some(mut sample) = sample() else { return };
+    sample.root.tag("app:other", &sample.untagged);
+    let view = View::of(sample.path());
+    validate_saves(&view, "images/app", &[&sample.app, &sample.untagged]);
+}
