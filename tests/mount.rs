@@ -1,0 +1,26 @@
+//! The program itself, and what the kernel makes of it: these need root and `/dev/fuse`, and say so
+//! where they are missing.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    missing_docs,
+    reason = "a test that can't go on fails, and says what it skipped"
+)]
+
+#[path = "mount/bytes.rs"]
+mod bytes;
+#[path = "mount/daemon.rs"]
+mod daemon;
+#[path = "mount/kernel.rs"]
+mod kernel;
+#[path = "mount/mounted.rs"]
+mod mounted;
+
+#[path = "it/stores"]
+mod stores {
+    #![allow(dead_code, reason = "no test binary uses all of it")]
+    pub(crate) mod handmade;
+    pub(crate) mod sample;
+}

@@ -1,0 +1,253 @@
+//! What the kernel keeps, refuses and lists.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, Permissions};
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{CWD, FileType, Mode, RawDir, XattrFlags};
+
+use crate::mounted::{Mounted, can_mount, options_of};
+use crate::stores::handmade::hex_of;
+use crate::stores::sample::{Sample, sample, write};
+
+/// How long a change may take to show.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// A mounted sample store; `None`, with a notice, where there can be none.
+fn mounted_sample() -> Option<(Mounted, Sample)> {
+    let sample = if can_mount() { sample()? } else { return None };
+    Some((Mounted::new(sample.path()), sample))
+}
+
+/// Names as a reader with a small buffer gets them.
+fn listed(path: &Path, buffer: usize) -> Vec<String> {
+    let dir = File::open(path).unwrap();
+    let mut buffer = vec![MaybeUninit::uninit(); buffer];
+    let mut entries = RawDir::new(&dir, &mut buffer);
+    let mut names = Vec::new();
+    while let Some(entry) = entries.next() {
+        names.push(entry.unwrap().file_name().to_str().unwrap().to_owned());
+        if names.len() % 100 == 0 {
+            thread::sleep(Duration::from_millis(1)); // so that the directory changes meanwhile
+        }
+    }
+    names.retain(|name| name != "." && name != "..");
+    names
+}
+
+#[test]
+fn a_listing_is_complete_while_its_directory_changes() {
+    let Some((mounted, sample)) = mounted_sample() else { return };
+    for number in 0..3000 {
+        write(&sample.web.diff, &format!("many/stays-{number:04}"), b"");
+    }
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in 0.. {
+                let name = sample.web.diff.join(format!("many/moves-{}", number % 50));
+                if number % 100 < 50 {
+                    fs::write(name, "").unwrap()
+                } else {
+                    fs::remove_file(name).unwrap()
+                }
+                if is_over.load(Ordering::Relaxed) {
+                    break;
+                }
+            }
+        });
+        for path in ["containers/web/rootfs/many", "containers/web/diff/many"] {
+            for buffer in [300, 4096, 1 << 16] {
+                let mut counts: BTreeMap<String, u32> = BTreeMap::new();
+                for name in listed(&mounted.at(path), buffer) {
+                    *counts.entry(name).or_default() += 1;
+                }
+                assert!(counts.values().all(|&count| count == 1), "{path}: a name twice");
+                let stays = counts.keys().filter(|name| name.starts_with("stays-")).count();
+                assert_eq!(stays, 3000, "{path} by {buffer} bytes");
+            }
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn every_write_is_refused_as_read_only() {
+    let Some((mounted, _sample)) = mounted_sample() else { return };
+    let at = |path: &str| mounted.at(path);
+    let as_io = |result: Result<(), rustix::io::Errno>| result.map_err(io::Error::from);
+    let mode = Mode::from_raw_mode(0o644);
+    for file in ["containers/web/rootfs/own", "images/app:1/save.tar", "README"] {
+        let path = at(file);
+        let beside = path.with_file_name("new");
+        let node = |kind| as_io(rustix::fs::mknodat(CWD, &beside, kind, mode, 0));
+        let time = fs::FileTimes::new().set_modified(std::time::SystemTime::now());
+        let attempts: Vec<(&str, io::Result<()>)> = vec![
+            ("write", File::options().write(true).open(&path).map(drop)),
+            ("append", File::options().append(true).open(&path).map(drop)),
+            ("create", File::create_new(&beside).map(drop)),
+            ("unlink", fs::remove_file(&path)),
+            ("mkdir", fs::create_dir(&beside)),
+            ("rename", fs::rename(&path, &beside)),
+            ("link", fs::hard_link(&path, &beside)),
+            ("symlink", symlink("x", &beside)),
+            ("mkfifo", node(FileType::Fifo)),
+            ("chmod", fs::set_permissions(&path, Permissions::from_mode(0o777))),
+            ("chown", std::os::unix::fs::lchown(&path, Some(1), Some(1))),
+            ("setxattr", as_io(rustix::fs::lsetxattr(&path, "user.x", b"x", XattrFlags::empty()))),
+            ("removexattr", as_io(rustix::fs::lremovexattr(&path, "user.x"))),
+            ("utimens", File::open(&path).and_then(|file| file.set_times(time))),
+        ];
+        for (what, result) in attempts {
+            let errno = result.err().and_then(|err| err.raw_os_error());
+            assert_eq!(errno, Some(libc::EROFS), "{what} {file}");
+        }
+    }
+    let removed = fs::remove_dir(at("images/app:1")).unwrap_err();
+    assert_eq!(removed.raw_os_error(), Some(libc::EROFS));
+}
+
+#[test]
+fn the_mount_is_read_only_and_gives_no_privileges() {
+    let Some((mounted, _sample)) = mounted_sample() else { return };
+    let options = options_of(mounted.path()).unwrap();
+    for option in ["ro", "nosuid", "nodev", "default_permissions"] {
+        assert!(options.split(',').any(|word| word == option), "{option}: {options}");
+    }
+    assert!(!options.contains("allow_other"), "{options}");
+    let tool = fs::metadata(mounted.at("images/app:1/rootfs/usr/bin/tool")).unwrap();
+    assert_eq!(tool.mode(), 0o104_755, "though the mode is shown");
+    drop(mounted);
+    let Some(sample) = sample() else { return };
+    let mounted = Mounted::with(sample.path(), &["-o", "allow_other,noexec"]);
+    let options = options_of(mounted.path()).unwrap();
+    assert!(options.contains("allow_other") && options.contains("noexec"), "{options}");
+}
+
+#[test]
+fn numbers_stay_over_remounts() {
+    let Some((mounted, sample)) = mounted_sample() else { return };
+    let numbers = |mounted: &Mounted| {
+        let mut numbers = BTreeMap::new();
+        let mut open = vec![mounted.path().to_owned()];
+        while let Some(path) = open.pop() {
+            let meta = path.symlink_metadata().unwrap();
+            if meta.is_dir() {
+                open.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+            }
+            numbers.insert(path.strip_prefix(mounted.path()).unwrap().to_owned(), meta.ino());
+        }
+        numbers
+    };
+    let before = numbers(&mounted);
+    drop(mounted);
+    let after = numbers(&Mounted::new(sample.path()));
+    assert!(before.len() > 200);
+    assert_eq!(before, after);
+}
+
+#[test]
+fn what_changes_shows_through_the_kernel_within_a_second() {
+    let Some((mounted, mut sample)) = mounted_sample() else { return };
+    let shows = |what: &str, is_so: &dyn Fn() -> bool| {
+        let start = Instant::now();
+        while !is_so() {
+            assert!(start.elapsed() < FRESH, "{what} does not show");
+            thread::sleep(Duration::from_millis(20));
+        }
+    };
+    let id = || fs::read_to_string(mounted.at("images/app:1/id")).unwrap_or_default();
+    let names = |path: &str| -> Vec<String> {
+        let entries = fs::read_dir(mounted.at(path)).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    };
+    assert!(!mounted.at("images/new:1").exists());
+    assert!(!mounted.at("images/app:1/rootfs/top").exists());
+    assert_eq!(id().trim_end(), sample.app);
+    let exported = || fs::read(mounted.at("containers/web/export.tar")).unwrap();
+    let before = exported();
+
+    sample.root.tag("new:1", &sample.untagged);
+    shows("a new name", &|| mounted.at("images/new:1").exists());
+    shows("a new name", &|| names("images").contains(&"new:1".to_owned()));
+    sample.root.tag("app:1", &sample.untagged);
+    shows("another image", &|| id().trim_end() == sample.untagged);
+    shows("its files", &|| mounted.at("images/app:1/rootfs/top").exists());
+    sample.root.untag("new:1");
+    shows("a name that is gone", &|| !mounted.at("images/new:1").exists());
+    shows("a name that is gone", &|| !names("images").contains(&"new:1".to_owned()));
+
+    let own = || fs::read(mounted.at("containers/web/rootfs/own")).unwrap_or_default();
+    assert_eq!(own(), b"own\n");
+    write(&sample.web.diff, "own", b"other\n");
+    shows("a changed file", &|| own() == b"other\n");
+    assert!(!names("containers/web/rootfs/usr").contains(&"added".to_owned()));
+    write(&sample.web.diff, "usr/added", b"added\n");
+    shows("an added file", &|| names("containers/web/rootfs/usr").contains(&"added".to_owned()));
+    let has_both = |tar: &[u8]| {
+        let mut archive = tar::Archive::new(tar);
+        let names =
+            archive.entries().unwrap().map(|entry| entry.unwrap().path_bytes().into_owned());
+        names.filter(|name| name == b"usr/added" || name == b"own").count() == 2
+    };
+    assert!(!has_both(&before));
+    shows("another archive", &|| has_both(&exported()));
+}
+
+#[test]
+fn whoever_stays_in_a_directory_sees_what_is_written_there() {
+    let Some((mounted, sample)) = mounted_sample() else { return };
+    // The container has none of these directories itself yet.
+    let deep = File::open(mounted.at("containers/web/rootfs/usr/bin")).unwrap();
+    let sees = |name: &str| rustix::fs::statat(&deep, name, rustix::fs::AtFlags::empty()).is_ok();
+    assert!(sees("tool") && !sees("added"));
+    write(&sample.web.diff, "usr/bin/added", b"added\n");
+    let start = Instant::now();
+    while !sees("added") {
+        assert!(start.elapsed() < FRESH, "does not show");
+        assert!(sees("tool"));
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_failure_that_a_reader_saw_is_in_errors() {
+    let Some((mounted, sample)) = mounted_sample() else { return };
+    let tool = sample.layers[0].diff.join("usr/bin/tool");
+    let bytes = fs::read(&tool).unwrap();
+    fs::write(&tool, bytes.iter().map(|byte| byte ^ 1).collect::<Vec<_>>()).unwrap();
+    let layer = hex_of(&sample.layers[0].diff_id);
+    let path = format!("images/app:1/layers/00-{}/layer.tar", &layer[..12]);
+    let failed = fs::read(mounted.at(&path)).unwrap_err();
+    assert_eq!(failed.raw_os_error(), Some(libc::EIO));
+    let errors = fs::read_to_string(mounted.at(".stratafs/errors")).unwrap();
+    let line = errors.lines().last().unwrap();
+    assert!(line.contains("/usr/bin/") && line.contains("checksum"), "{errors}");
+    let missing = fs::read(mounted.at("images/app:1/nothing")).unwrap_err();
+    assert_eq!(missing.raw_os_error(), Some(libc::ENOENT));
+    let again = fs::read_to_string(mounted.at(".stratafs/errors")).unwrap();
+    assert_eq!(again.lines().count(), errors.lines().count(), "a missing name is no failure");
+}
+
+#[test]
+fn statfs_tells_what_the_layers_take() {
+    let Some((mounted, sample)) = mounted_sample() else { return };
+    let shown = rustix::fs::statvfs(mounted.path()).unwrap();
+    let below = rustix::fs::statvfs(sample.path()).unwrap();
+    let (total, free) = (shown.f_blocks * shown.f_frsize, shown.f_bfree * shown.f_frsize);
+    let of_store = below.f_blocks * below.f_frsize;
+    assert!(total.abs_diff(of_store) < shown.f_frsize, "{total} for {of_store}");
+    let sizes = sample.layers.iter().map(|layer| {
+        let size = fs::read_to_string(sample.root.record(&layer.chain_id).join("size")).unwrap();
+        size.parse::<u64>().unwrap()
+    });
+    let used: u64 = sizes.sum();
+    assert!((total - free).abs_diff(used) < 2 * shown.f_frsize, "{} for {used}", total - free);
+    assert_eq!((shown.f_bavail, shown.f_namemax), (0, 255));
+}
