@@ -101,6 +101,12 @@ enum Flavour {
     #[default]
     #[value(name = "docker-29")]
     Docker29,
+    /// Docker 28
+    #[value(name = "docker-28")]
+    Docker28,
+    /// Docker 25 to 27
+    #[value(name = "docker-25")]
+    Docker25,
     /// Docker 1.10 to 24
     #[value(name = "docker-1.10")]
     Docker1_10,
@@ -206,6 +212,8 @@ fn open_tree(sources: &[Source], args: &MountArgs) -> Result<Arc<Tree>, Failure>
     let options = tree::Options {
         flavour: match args.flavour {
             Flavour::Docker29 => archive::Flavour::Docker29,
+            Flavour::Docker28 => archive::Flavour::Docker28,
+            Flavour::Docker25 => archive::Flavour::Docker25,
             Flavour::Docker1_10 => archive::Flavour::Docker110,
         },
         verify: match args.verify {

@@ -12,6 +12,10 @@ use crate::reference::Tagged;
 pub enum Flavour {
     /// A directory per layer, as Docker 1.10 to 24; the bytes of 20.10.24.
     Docker110,
+    /// An OCI layout with Docker's own files beside it; the bytes of 25.0.15 on a graph driver.
+    Docker25,
+    /// The same of 28.5.2.
+    Docker28,
     /// An OCI layout with Docker's own files beside it; the bytes of 29.7.2 on a graph driver.
     #[default]
     Docker29,
@@ -19,13 +23,16 @@ pub enum Flavour {
 
 impl Flavour {
     /// Every flavour, oldest first.
-    pub const ALL: [Flavour; 2] = [Flavour::Docker110, Flavour::Docker29];
+    pub const ALL: [Flavour; 4] =
+        [Flavour::Docker110, Flavour::Docker25, Flavour::Docker28, Flavour::Docker29];
 
     /// Its name, as in `formats/NAME.tar`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Flavour::Docker110 => "docker-1.10",
+            Flavour::Docker25 => "docker-25",
+            Flavour::Docker28 => "docker-28",
             Flavour::Docker29 => "docker-29",
         }
     }
@@ -33,7 +40,7 @@ impl Flavour {
     fn escapes(self) -> Escapes {
         match self {
             Flavour::Docker110 => Escapes::DOCKER_20,
-            Flavour::Docker29 => Escapes::DOCKER_29,
+            Flavour::Docker25 | Flavour::Docker28 | Flavour::Docker29 => Escapes::DOCKER_29,
         }
     }
 }
@@ -94,7 +101,7 @@ pub struct SavedLayer {
     pub v1_id: Digest,
 }
 
-/// The file `oci-layout` of [`Flavour::Docker29`].
+/// The file `oci-layout` of Docker 25 and later.
 pub const OCI_LAYOUT: &[u8] = br#"{"imageLayoutVersion": "1.0.0"}"#;
 
 const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -102,7 +109,7 @@ const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 
-/// The OCI manifest of an image, a blob of [`Flavour::Docker29`].
+/// The OCI manifest of an image, a blob of the flavours that have blobs.
 #[must_use]
 pub fn oci_manifest(image: &SavedImage) -> Vec<u8> {
     let layer = |layer: &SavedLayer| descriptor(OCI_LAYER, layer.diff_id.0, layer.tar_size);
@@ -112,10 +119,10 @@ pub fn oci_manifest(image: &SavedImage) -> Vec<u8> {
         ("config", descriptor(OCI_CONFIG, image.id.0, image.config_size)),
         ("layers", Json::Array(image.layers.iter().map(layer).collect())),
     ]);
-    manifest.to_bytes(Flavour::Docker29.escapes())
+    manifest.to_bytes(Escapes::DOCKER_29)
 }
 
-/// The file `index.json` of [`Flavour::Docker29`]: the manifest of each image, once for each tag.
+/// The file `index.json` of Docker 25 and later: the manifest of each image, once for each tag.
 ///
 /// As in Docker, an image without a tag is listed only where nothing stands before it.
 #[must_use]
@@ -134,7 +141,7 @@ pub fn index(images: &[SavedImage]) -> Vec<u8> {
         ("mediaType", OCI_INDEX.into()),
         ("manifests", Json::Array(manifests)),
     ]);
-    index.to_bytes(Flavour::Docker29.escapes())
+    index.to_bytes(Escapes::DOCKER_29)
 }
 
 /// The file `manifest.json`: where in the archive each image's config and layers are.
@@ -154,7 +161,9 @@ pub fn manifest(flavour: Flavour, images: &[SavedImage]) -> Vec<u8> {
         }
         match flavour {
             Flavour::Docker110 => {}
-            Flavour::Docker29 => fields.push(("LayerSources".to_owned(), layer_sources(image))),
+            Flavour::Docker25 | Flavour::Docker28 | Flavour::Docker29 => {
+                fields.push(("LayerSources".to_owned(), layer_sources(image)));
+            }
         }
         Json::Object(fields)
     };
@@ -170,7 +179,7 @@ pub fn repositories(flavour: Flavour, images: &[SavedImage]) -> Option<Vec<u8>> 
         let Some(top) = image.layers.last() else { continue };
         let top = match flavour {
             Flavour::Docker110 => top.v1_id.hex(),
-            Flavour::Docker29 => top.diff_id.hex(),
+            Flavour::Docker25 | Flavour::Docker28 | Flavour::Docker29 => top.diff_id.hex(),
         };
         for tagged in &image.tags {
             let (name, entry) =
@@ -193,7 +202,7 @@ fn paths(flavour: Flavour, image: &SavedImage) -> (String, Vec<Json>) {
             format!("{}.json", image.id.hex()),
             layers.map(|layer| format!("{}/layer.tar", layer.v1_id.hex()).into()).collect(),
         ),
-        Flavour::Docker29 => (
+        Flavour::Docker25 | Flavour::Docker28 | Flavour::Docker29 => (
             format!("blobs/sha256/{}", image.id.hex()),
             layers.map(|layer| format!("blobs/sha256/{}", layer.diff_id.hex()).into()).collect(),
         ),

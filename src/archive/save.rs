@@ -45,7 +45,9 @@ pub fn save(images: &[SavedImage<'_>], flavour: Flavour) -> Result<Recipe> {
         images.iter().map(|image| describe(image, flavour)).collect::<Result<Vec<_>>>()?;
     let entries = match flavour {
         Flavour::Docker110 => layer_directories(images, &described),
-        Flavour::Docker29 => blobs(images, &described),
+        Flavour::Docker25 => blobs(images, &described, &DOCKER_25),
+        Flavour::Docker28 => blobs(images, &described, &DOCKER_28),
+        Flavour::Docker29 => blobs(images, &described, &DOCKER_29),
     };
     let mut packer = Packer::default();
     for (name, entry) in entries {
@@ -69,6 +71,7 @@ fn describe(saved: &SavedImage<'_>, flavour: Flavour) -> Result<Described> {
     }
     let dialect = match flavour {
         Flavour::Docker110 => Dialect::Docker20,
+        Flavour::Docker25 | Flavour::Docker28 => Dialect::Docker28,
         Flavour::Docker29 => Dialect::Docker29,
     };
     let legacy = v1::legacy_layers(saved.config, dialect)
@@ -130,10 +133,29 @@ fn put(entries: &mut Entries, name: impl Into<String>, mtime: i64, what: What) {
     entries.entry(name.into()).or_insert(Entry { what, mtime });
 }
 
+/// What sets apart the engines that write an OCI layout.
+struct Edition {
+    flavour: Flavour,
+    /// Mode of a layer.
+    layer_mode: u32,
+    /// What Docker leaves with the time of the run.
+    undated: &'static [&'static str],
+}
+
+const DOCKER_25: Edition = Edition {
+    flavour: Flavour::Docker25,
+    layer_mode: 0o644,
+    undated: &["blobs/sha256", "index.json"],
+};
+
+const DOCKER_28: Edition =
+    Edition { flavour: Flavour::Docker28, layer_mode: 0o644, undated: &["blobs/sha256"] };
+
+/// The daemon has no umask (29.6 and later).
+const DOCKER_29: Edition = Edition { flavour: Flavour::Docker29, layer_mode: 0o666, undated: &[] };
+
 /// Docker 25 and later: an OCI layout, with the files that older engines look for.
-fn blobs(images: &[SavedImage<'_>], described: &[Described]) -> Entries {
-    /// Mode of a layer, made by a daemon without umask (29.6 and later).
-    const LAYER_MODE: u32 = 0o666;
+fn blobs(images: &[SavedImage<'_>], described: &[Described], edition: &Edition) -> Entries {
     let documents: Vec<_> = described.iter().map(|image| image.documents.clone()).collect();
     let mut entries = Entries::new();
     let mut created = 0;
@@ -144,7 +166,7 @@ fn blobs(images: &[SavedImage<'_>], described: &[Described]) -> Entries {
         };
         blob(saved.image.id.0, created, What::File(saved.image.config.to_vec()));
         for (layer, tar) in saved.image.layers.iter().zip(saved.layers) {
-            blob(layer.diff_id.0, created, What::Layer(Arc::clone(tar), LAYER_MODE));
+            blob(layer.diff_id.0, created, What::Layer(Arc::clone(tar), edition.layer_mode));
         }
         for legacy in &described.legacy {
             blob(Digest::of(&legacy.json), created, What::File(legacy.json.clone()));
@@ -152,11 +174,13 @@ fn blobs(images: &[SavedImage<'_>], described: &[Described]) -> Entries {
         let manifest = documents::oci_manifest(&described.documents);
         blob(Digest::of(&manifest), 0, What::File(manifest));
     }
+    let dated = |name| if edition.undated.contains(&name) { created } else { 0 };
+    let index = What::File(documents::index(&documents));
     put(&mut entries, "blobs", created, What::Directory);
-    put(&mut entries, "blobs/sha256", 0, What::Directory);
-    put(&mut entries, "index.json", 0, What::File(documents::index(&documents)));
+    put(&mut entries, "blobs/sha256", dated("blobs/sha256"), What::Directory);
+    put(&mut entries, "index.json", dated("index.json"), index);
     put(&mut entries, "oci-layout", 0, What::File(documents::OCI_LAYOUT.to_vec()));
-    put_legacy_lists(&mut entries, Flavour::Docker29, &documents);
+    put_legacy_lists(&mut entries, edition.flavour, &documents);
     entries
 }
 
@@ -208,7 +232,7 @@ fn dressed(header: Header, flavour: Flavour) -> Header {
     };
     let root = Accounts::root_only();
     match flavour {
-        Flavour::Docker29 => header,
+        Flavour::Docker25 | Flavour::Docker28 | Flavour::Docker29 => header,
         Flavour::Docker110 => Header {
             mode: header.mode | type_bits,
             user: root.user(0),

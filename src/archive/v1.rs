@@ -14,6 +14,8 @@ use crate::oci::ImageConfig;
 pub enum Dialect {
     /// Docker 20.10.24.
     Docker20,
+    /// Docker 25.0.15 and 28.5.2.
+    Docker28,
     /// Docker 29.7.2.
     Docker29,
 }
@@ -63,6 +65,7 @@ fn lower_fields(dialect: Dialect) -> Result<Vec<(String, Json)>, Malformed> {
 fn fields_of(dialect: Dialect, document: &Json) -> Result<Vec<(String, Json)>, Malformed> {
     let shape = match dialect {
         Dialect::Docker20 => V1_IMAGE_20,
+        Dialect::Docker28 => V1_IMAGE_28,
         Dialect::Docker29 => V1_IMAGE_29,
     };
     match shape.read(Some(document))? {
@@ -102,7 +105,7 @@ fn v1_json(
 fn escapes(dialect: Dialect) -> Escapes {
     match dialect {
         Dialect::Docker20 => Escapes::DOCKER_20,
-        Dialect::Docker29 => Escapes::DOCKER_29,
+        Dialect::Docker28 | Dialect::Docker29 => Escapes::DOCKER_29,
     }
 }
 
@@ -121,7 +124,22 @@ const V1_IMAGE_20: Shape = Shape::Struct(&[
     Field::unless_empty("Size", Shape::Int),
 ]);
 
-/// `image.V1Image` of Docker 29: `created` may be null.
+/// `image.V1Image` of Docker 25 to 28: `created` may be null.
+const V1_IMAGE_28: Shape = Shape::Struct(&[
+    Field::unless_empty("comment", Shape::String),
+    Field::always("created", Shape::Pointer(&Shape::Time)),
+    Field::unless_empty("container", Shape::String),
+    Field::always("container_config", config::DOCKER_28),
+    Field::unless_empty("docker_version", Shape::String),
+    Field::unless_empty("author", Shape::String),
+    Field::unless_empty("config", Shape::Pointer(&config::DOCKER_28)),
+    Field::unless_empty("architecture", Shape::String),
+    Field::unless_empty("variant", Shape::String),
+    Field::unless_empty("os", Shape::String),
+    Field::unless_empty("Size", Shape::Int),
+]);
+
+/// `image.V1Image` of Docker 29: another `Config`.
 const V1_IMAGE_29: Shape = Shape::Struct(&[
     Field::unless_empty("comment", Shape::String),
     Field::always("created", Shape::Pointer(&Shape::Time)),
@@ -204,6 +222,7 @@ mod tests {
         let empty = r#"{"Hostname":"","Domainname":"","User":"","AttachStdin":false,"AttachStdout":false,"AttachStderr":false,"Tty":false,"OpenStdin":false,"StdinOnce":false,"Env":null,"Cmd":null,"Image":"","Volumes":null,"WorkingDir":"","Entrypoint":null,"OnBuild":null,"Labels":null}"#;
         for (dialect, created, empty) in [
             (Dialect::Docker20, r#""0001-01-01T00:00:00Z""#, empty.to_owned()),
+            (Dialect::Docker28, "null", empty.to_owned()),
             (Dialect::Docker29, "null", empty.replace(r#""OnBuild":null,"#, "")),
         ] {
             let layers = legacy_layers(&config, dialect).unwrap();
@@ -215,13 +234,32 @@ mod tests {
         }
     }
 
+    #[test]
+    fn each_docker_writes_the_fields_that_it_knows() {
+        let layer = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        let config = format!(
+            r#"{{"config":{{"MacAddress":"02:42","Healthcheck":{{"StartInterval":5}}}},"rootfs":{{"diff_ids":["{layer}"]}}}}"#
+        );
+        let config = ImageConfig::parse(config.as_bytes()).unwrap();
+        for (dialect, mac_address, start_interval) in [
+            (Dialect::Docker20, true, false),
+            (Dialect::Docker28, true, true),
+            (Dialect::Docker29, false, true),
+        ] {
+            let json = legacy_layers(&config, dialect).unwrap().remove(0).json;
+            let json = String::from_utf8(json).unwrap();
+            assert_eq!(json.contains("MacAddress"), mac_address, "{dialect:?}");
+            assert_eq!(json.contains("StartInterval"), start_interval, "{dialect:?}");
+        }
+    }
+
     proptest::proptest! {
         #[test]
         fn no_config_makes_it_panic(at in 0..2000_usize, bytes in proptest::collection::vec(0..=u8::MAX, 0..4)) {
             let mut config = fs::read(format!("{FIXTURES}/s2/{BUILT}.json")).unwrap();
             config.splice(at..at + bytes.len(), bytes);
             if let Ok(config) = ImageConfig::parse(&config) {
-                for dialect in [Dialect::Docker20, Dialect::Docker29] {
+                for dialect in [Dialect::Docker20, Dialect::Docker28, Dialect::Docker29] {
                     let layers = legacy_layers(&config, dialect);
                     proptest::prop_assert!(layers.is_err() || layers.unwrap().len() == config.diff_ids.len());
                 }

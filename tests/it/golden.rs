@@ -282,6 +282,45 @@ fn saved_images_are_those_of_docker_29() {
     assert_same(&saved, &v29a, "v29a.tar");
 }
 
+/// Sets the mtimes of these entries to those in `theirs`: Docker wrote the time of the run.
+fn at_its_time(ours: &[u8], theirs: &[u8], names: &[&str]) -> Vec<u8> {
+    let theirs = entries(theirs);
+    adjusted(ours, |header| {
+        if names.iter().any(|name| header.name == name.as_bytes()) {
+            let same = theirs.iter().find(|entry| entry.header.name == header.name).unwrap();
+            assert_ne!(
+                header.mtime,
+                same.header.mtime,
+                "{}",
+                String::from_utf8_lossy(&header.name)
+            );
+            header.mtime = same.header.mtime;
+        }
+    })
+}
+
+#[test]
+fn a_saved_image_is_that_of_docker_25_and_of_docker_28() {
+    for (flavour, vector, undated) in [
+        ("docker-25", "v25a.tar", &["blobs/sha256/", "index.json"][..]),
+        ("docker-28", "v28a.tar", &["blobs/sha256/"]),
+    ] {
+        for store in [VFS_20, VFS_29] {
+            let (Some(store), Some(theirs)) = (golden::store(store), golden::vector(vector)) else {
+                return;
+            };
+            let view = View::of(store.path());
+            let ours = view.read(&format!("images/built:1/formats/{flavour}.tar"));
+            assert_same(&at_its_time(&ours, &theirs, undated), &theirs, vector);
+            let view = View::with(
+                store.path(),
+                Options { flavour: flavour.parse().unwrap(), ..Options::default() },
+            );
+            assert!(view.read("images/built:1/save.tar") == ours, "{flavour}");
+        }
+    }
+}
+
 #[test]
 fn an_exported_container_is_that_of_docker_29() {
     let (Some(store), Some(v29c)) = (golden::store(VFS_29), golden::vector("v29c.tar")) else {

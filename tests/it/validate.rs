@@ -126,7 +126,7 @@ fn validate_image(store: &dyn LayerStore, view: &View, id: &str) {
 /// The archives of a directory of `images/` hold these images, whole.
 fn validate_saves(view: &View, at: &str, ids: &[&str]) {
     let formats = view.names(&format!("{at}/formats"));
-    assert_eq!(formats, ["docker-1.10.tar", "docker-29.tar"]);
+    assert_eq!(formats, ["docker-1.10.tar", "docker-25.tar", "docker-28.tar", "docker-29.tar"]);
     let saved = view.read(&format!("{at}/save.tar"));
     assert_eq!(saved, view.read(&format!("{at}/formats/docker-29.tar")));
     for format in formats {
