@@ -110,6 +110,9 @@ enum Flavour {
     /// Docker 1.10 to 24
     #[value(name = "docker-1.10")]
     Docker1_10,
+    /// Docker up to 1.9
+    #[value(name = "docker-1.9")]
+    Docker1_9,
 }
 
 /// When bytes of a layer are checked against its digest.
@@ -215,6 +218,7 @@ fn open_tree(sources: &[Source], args: &MountArgs) -> Result<Arc<Tree>, Failure>
             Flavour::Docker28 => archive::Flavour::Docker28,
             Flavour::Docker25 => archive::Flavour::Docker25,
             Flavour::Docker1_10 => archive::Flavour::Docker110,
+            Flavour::Docker1_9 => archive::Flavour::Docker19,
         },
         verify: match args.verify {
             Verify::Passing => recipe::Verify::Passing,

@@ -10,6 +10,8 @@ use crate::reference::Tagged;
 /// Which engine's archive is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Flavour {
+    /// A directory per layer and nothing else, as Docker to 1.9; the form of 1.9.1.
+    Docker19,
     /// A directory per layer, as Docker 1.10 to 24; the bytes of 20.10.24.
     Docker110,
     /// An OCI layout with Docker's own files beside it; the bytes of 25.0.15 on a graph driver.
@@ -23,13 +25,19 @@ pub enum Flavour {
 
 impl Flavour {
     /// Every flavour, oldest first.
-    pub const ALL: [Flavour; 4] =
-        [Flavour::Docker110, Flavour::Docker25, Flavour::Docker28, Flavour::Docker29];
+    pub const ALL: [Flavour; 5] = [
+        Flavour::Docker19,
+        Flavour::Docker110,
+        Flavour::Docker25,
+        Flavour::Docker28,
+        Flavour::Docker29,
+    ];
 
     /// Its name, as in `formats/NAME.tar`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
+            Flavour::Docker19 => "docker-1.9",
             Flavour::Docker110 => "docker-1.10",
             Flavour::Docker25 => "docker-25",
             Flavour::Docker28 => "docker-28",
@@ -39,7 +47,7 @@ impl Flavour {
 
     fn escapes(self) -> Escapes {
         match self {
-            Flavour::Docker110 => Escapes::DOCKER_20,
+            Flavour::Docker19 | Flavour::Docker110 => Escapes::DOCKER_20,
             Flavour::Docker25 | Flavour::Docker28 | Flavour::Docker29 => Escapes::DOCKER_29,
         }
     }
@@ -145,6 +153,7 @@ pub fn index(images: &[SavedImage]) -> Vec<u8> {
 }
 
 /// The file `manifest.json`: where in the archive each image's config and layers are.
+/// [`Flavour::Docker19`] has no such file.
 #[must_use]
 pub fn manifest(flavour: Flavour, images: &[SavedImage]) -> Vec<u8> {
     let is_saved = |id: ImageId| images.iter().any(|image| image.id == id);
@@ -160,7 +169,7 @@ pub fn manifest(flavour: Flavour, images: &[SavedImage]) -> Vec<u8> {
             fields.push(("Parent".to_owned(), parent.to_string().into()));
         }
         match flavour {
-            Flavour::Docker110 => {}
+            Flavour::Docker19 | Flavour::Docker110 => {}
             Flavour::Docker25 | Flavour::Docker28 | Flavour::Docker29 => {
                 fields.push(("LayerSources".to_owned(), layer_sources(image)));
             }
@@ -178,7 +187,7 @@ pub fn repositories(flavour: Flavour, images: &[SavedImage]) -> Option<Vec<u8>> 
     for image in images {
         let Some(top) = image.layers.last() else { continue };
         let top = match flavour {
-            Flavour::Docker110 => top.v1_id.hex(),
+            Flavour::Docker19 | Flavour::Docker110 => top.v1_id.hex(),
             Flavour::Docker25 | Flavour::Docker28 | Flavour::Docker29 => top.diff_id.hex(),
         };
         for tagged in &image.tags {
@@ -198,7 +207,7 @@ pub fn repositories(flavour: Flavour, images: &[SavedImage]) -> Option<Vec<u8>> 
 fn paths(flavour: Flavour, image: &SavedImage) -> (String, Vec<Json>) {
     let layers = image.layers.iter();
     match flavour {
-        Flavour::Docker110 => (
+        Flavour::Docker19 | Flavour::Docker110 => (
             format!("{}.json", image.id.hex()),
             layers.map(|layer| format!("{}/layer.tar", layer.v1_id.hex()).into()).collect(),
         ),

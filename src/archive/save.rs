@@ -44,6 +44,7 @@ pub fn save(images: &[SavedImage<'_>], flavour: Flavour) -> Result<Recipe> {
     let described =
         images.iter().map(|image| describe(image, flavour)).collect::<Result<Vec<_>>>()?;
     let entries = match flavour {
+        Flavour::Docker19 => layer_directories_alone(images, &described),
         Flavour::Docker110 => layer_directories(images, &described),
         Flavour::Docker25 => blobs(images, &described, &DOCKER_25),
         Flavour::Docker28 => blobs(images, &described, &DOCKER_28),
@@ -70,7 +71,7 @@ fn describe(saved: &SavedImage<'_>, flavour: Flavour) -> Result<Described> {
         return Err(Error::errno_of(shown, Errno::NODATA));
     }
     let dialect = match flavour {
-        Flavour::Docker110 => Dialect::Docker20,
+        Flavour::Docker19 | Flavour::Docker110 => Dialect::Docker20,
         Flavour::Docker25 | Flavour::Docker28 => Dialect::Docker28,
         Flavour::Docker29 => Dialect::Docker29,
     };
@@ -203,17 +204,40 @@ fn layer_directories(images: &[SavedImage<'_>], described: &[Described]) -> Entr
                 None => What::Layer(Arc::clone(tar), 0o644),
             };
             written.entry(layer.diff_id).or_insert(legacy.id);
-            let json = What::File(legacy.json.clone());
-            put(&mut entries, format!("{name}/VERSION"), created, What::File(b"1.0".to_vec()));
-            put(&mut entries, format!("{name}/json"), created, json);
-            put(&mut entries, format!("{name}/layer.tar"), created, what);
-            put(&mut entries, name, created, What::Directory);
+            put_layer(&mut entries, legacy, created, what);
         }
         let config = What::File(saved.image.config.to_vec());
         put(&mut entries, format!("{}.json", saved.image.id.hex()), created, config);
     }
     put_legacy_lists(&mut entries, Flavour::Docker110, &documents);
     entries
+}
+
+/// Docker to 1.9: the directories, and `repositories`. Nothing tells of images, and no layer is a
+/// link. Docker left all of it with the time of the run.
+fn layer_directories_alone(images: &[SavedImage<'_>], described: &[Described]) -> Entries {
+    let documents: Vec<_> = described.iter().map(|image| image.documents.clone()).collect();
+    let mut entries = Entries::new();
+    let mut created = 0;
+    for (saved, described) in images.iter().zip(described) {
+        created = mtime_of(saved.config.created.as_ref()).secs;
+        for (tar, legacy) in saved.layers.iter().zip(&described.legacy) {
+            put_layer(&mut entries, legacy, created, What::Layer(Arc::clone(tar), 0o644));
+        }
+    }
+    if let Some(repositories) = documents::repositories(Flavour::Docker19, &documents) {
+        put(&mut entries, "repositories", created, What::File(repositories));
+    }
+    entries
+}
+
+/// Puts in the directory of a layer, with its tar or a link to that.
+fn put_layer(entries: &mut Entries, legacy: &LegacyLayer, mtime: i64, tar: What) {
+    let name = legacy.id.hex();
+    put(entries, format!("{name}/VERSION"), mtime, What::File(b"1.0".to_vec()));
+    put(entries, format!("{name}/json"), mtime, What::File(legacy.json.clone()));
+    put(entries, format!("{name}/layer.tar"), mtime, tar);
+    put(entries, name, mtime, What::Directory);
 }
 
 fn put_legacy_lists(entries: &mut Entries, flavour: Flavour, images: &[documents::SavedImage]) {
@@ -223,7 +247,7 @@ fn put_legacy_lists(entries: &mut Entries, flavour: Flavour, images: &[documents
     }
 }
 
-/// What a flavour adds to every header: 20.10 as Debian builds it, type bits and names.
+/// What a flavour adds to every header: type bits up to 23, names in 20.10 as Debian builds it.
 fn dressed(header: Header, flavour: Flavour) -> Header {
     let type_bits = match header.typeflag {
         Type::Directory => libc::S_IFDIR,
@@ -233,6 +257,7 @@ fn dressed(header: Header, flavour: Flavour) -> Header {
     let root = Accounts::root_only();
     match flavour {
         Flavour::Docker25 | Flavour::Docker28 | Flavour::Docker29 => header,
+        Flavour::Docker19 => Header { mode: header.mode | type_bits, ..header },
         Flavour::Docker110 => Header {
             mode: header.mode | type_bits,
             user: root.user(0),

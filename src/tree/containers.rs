@@ -124,7 +124,7 @@ impl Tree {
     /// Which engine's notion of a change counts.
     pub(super) fn comparison(&self) -> Flavor {
         match self.options.flavour {
-            Flavour::Docker110 | Flavour::Docker25 => Flavor::UpTo27,
+            Flavour::Docker19 | Flavour::Docker110 | Flavour::Docker25 => Flavor::UpTo27,
             _ => Flavor::From28,
         }
     }

@@ -21,8 +21,13 @@ use crate::store::{Layer, LayerSource};
 use crate::time::Timestamp;
 
 /// The flavours that `formats/` holds.
-const FORMATS: [Flavour; 4] =
-    [Flavour::Docker110, Flavour::Docker25, Flavour::Docker28, Flavour::Docker29];
+const FORMATS: [Flavour; 5] = [
+    Flavour::Docker19,
+    Flavour::Docker110,
+    Flavour::Docker25,
+    Flavour::Docker28,
+    Flavour::Docker29,
+];
 
 /// Names in a repository's directory that stand for itself, so that no image below it has them.
 const RESERVED: [&str; 14] = [

@@ -282,6 +282,22 @@ fn saved_images_are_those_of_docker_29() {
     assert_same(&saved, &v29a, "v29a.tar");
 }
 
+#[test]
+fn an_archive_of_docker_1_9_is_the_layer_directories_of_docker_20_and_no_more() {
+    let (Some(store), Some(s1)) = (golden::store(VFS_20), golden::vector("s1.tar")) else { return };
+    let mut entries = entries(&s1);
+    let created = entries[0].header.mtime;
+    entries.retain(|entry| !entry.header.name.ends_with(b".json"));
+    for entry in &mut entries {
+        entry.header.user.clear();
+        entry.header.group.clear();
+        entry.header.mtime = created;
+    }
+    assert_eq!(entries.len(), 5);
+    let view = View::of(store.path());
+    assert_same(&view.read("images/base/formats/docker-1.9.tar"), &encode(&entries), "s1.tar");
+}
+
 /// Sets the mtimes of these entries to those in `theirs`: Docker wrote the time of the run.
 fn at_its_time(ours: &[u8], theirs: &[u8], names: &[&str]) -> Vec<u8> {
     let theirs = entries(theirs);

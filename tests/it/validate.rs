@@ -126,29 +126,17 @@ fn validate_image(store: &dyn LayerStore, view: &View, id: &str) {
 /// The archives of a directory of `images/` hold these images, whole.
 fn validate_saves(view: &View, at: &str, ids: &[&str]) {
     let formats = view.names(&format!("{at}/formats"));
-    assert_eq!(formats, ["docker-1.10.tar", "docker-25.tar", "docker-28.tar", "docker-29.tar"]);
+    assert_eq!(
+        formats,
+        ["docker-1.9.tar", "docker-1.10.tar", "docker-25.tar", "docker-28.tar", "docker-29.tar"]
+    );
     let saved = view.read(&format!("{at}/save.tar"));
     assert_eq!(saved, view.read(&format!("{at}/formats/docker-29.tar")));
     for format in formats {
         let files = unpack(&view.read(&format!("{at}/formats/{format}")));
-        let manifest = serde_json::from_slice(&files[&b"manifest.json"[..]].bytes).unwrap();
-        let manifest: Vec<BTreeMap<String, serde_json::Value>> = manifest;
-        assert_eq!(manifest.len(), ids.len());
-        for (item, id) in manifest.iter().zip(ids) {
-            let config = &files[item["Config"].as_str().unwrap().as_bytes()].bytes;
-            assert_eq!(digest(config), *id);
-            let config: serde_json::Value = serde_json::from_slice(config).unwrap();
-            let diff_ids = config["rootfs"]["diff_ids"].as_array().unwrap();
-            let layers = item["Layers"].as_array().unwrap();
-            assert_eq!(diff_ids.len(), layers.len());
-            for (diff_id, layer) in diff_ids.iter().zip(layers) {
-                let mut layer = &files[layer.as_str().unwrap().as_bytes()];
-                if let Some(other) = layer.target.strip_prefix(b"../") {
-                    assert!(ids.len() > 1, "no layer of one image is a link");
-                    layer = &files[other];
-                }
-                assert_eq!(digest(&layer.bytes), diff_id.as_str().unwrap());
-            }
+        match format.as_str() {
+            "docker-1.9.tar" => validate_chains(view, &files, ids),
+            _ => validate_manifest(&files, ids),
         }
         for (name, file) in &files {
             if let Some(hex) = name.strip_prefix(b"blobs/sha256/")
@@ -158,6 +146,66 @@ fn validate_saves(view: &View, at: &str, ids: &[&str]) {
             }
         }
     }
+}
+
+/// `manifest.json` leads to each image's config and layers.
+fn validate_manifest(files: &Files, ids: &[&str]) {
+    let manifest = serde_json::from_slice(&files[&b"manifest.json"[..]].bytes).unwrap();
+    let manifest: Vec<BTreeMap<String, serde_json::Value>> = manifest;
+    assert_eq!(manifest.len(), ids.len());
+    for (item, id) in manifest.iter().zip(ids) {
+        let config = &files[item["Config"].as_str().unwrap().as_bytes()].bytes;
+        assert_eq!(digest(config), *id);
+        let config: serde_json::Value = serde_json::from_slice(config).unwrap();
+        let diff_ids = config["rootfs"]["diff_ids"].as_array().unwrap();
+        let layers = item["Layers"].as_array().unwrap();
+        assert_eq!(diff_ids.len(), layers.len());
+        for (diff_id, layer) in diff_ids.iter().zip(layers) {
+            let mut layer = &files[layer.as_str().unwrap().as_bytes()];
+            if let Some(other) = layer.target.strip_prefix(b"../") {
+                assert!(ids.len() > 1, "no layer of one image is a link");
+                layer = &files[other];
+            }
+            assert_eq!(digest(&layer.bytes), diff_id.as_str().unwrap());
+        }
+    }
+}
+
+/// There is a directory for each layer of each image, which names the one below it, and no more.
+fn validate_chains(view: &View, files: &Files, ids: &[&str]) {
+    let mut layers: BTreeMap<String, (Option<String>, String)> = BTreeMap::new();
+    for name in files.keys().filter_map(|name| name.strip_suffix(b"/json")) {
+        let name = String::from_utf8(name.to_vec()).unwrap();
+        let file = |file: &str| &files[format!("{name}/{file}").as_bytes()].bytes;
+        let json: serde_json::Value = serde_json::from_slice(file("json")).unwrap();
+        assert_eq!(json["id"], name.as_str());
+        assert_eq!(file("VERSION"), b"1.0");
+        let parent = json["parent"].as_str().map(str::to_owned);
+        layers.insert(name.clone(), (parent, digest(file("layer.tar"))));
+    }
+    let chain = |top: &String| -> Vec<String> {
+        let mut chain: Vec<_> =
+            std::iter::successors(Some(top), |name| layers[*name].0.as_ref()).collect();
+        chain.reverse();
+        chain.into_iter().map(|name| layers[name].1.clone()).collect()
+    };
+    let parents: BTreeSet<&String> =
+        layers.values().filter_map(|(parent, _)| parent.as_ref()).collect();
+    let tops = layers.keys().filter(|name| !parents.contains(name));
+    let found: BTreeSet<Vec<String>> = tops.map(chain).collect();
+    let expected: BTreeSet<Vec<String>> = ids
+        .iter()
+        .map(|id| {
+            let config = view.read(&format!("by-id/images/{}/config.json", hex_of(id)));
+            let config: serde_json::Value = serde_json::from_slice(&config).unwrap();
+            let diff_ids = config["rootfs"]["diff_ids"].as_array().unwrap();
+            diff_ids.iter().map(|diff_id| diff_id.as_str().unwrap().to_owned()).collect()
+        })
+        .collect();
+    assert_eq!(found, expected);
+    let of_layers = layers.len() * 4;
+    let rest = usize::from(files.contains_key(&b"repositories"[..]));
+    assert_eq!(files.len(), of_layers + rest);
 }
 
 /// `export.tar` holds what `rootfs/` shows, and the other way round.
