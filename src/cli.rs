@@ -113,6 +113,9 @@ enum Flavour {
     /// Docker up to 1.9
     #[value(name = "docker-1.9")]
     Docker1_9,
+    /// save.tar as an OCI image layout, export.tar as Docker 29
+    #[value(name = "oci")]
+    Oci,
 }
 
 /// When bytes of a layer are checked against its digest.
@@ -219,6 +222,7 @@ fn open_tree(sources: &[Source], args: &MountArgs) -> Result<Arc<Tree>, Failure>
             Flavour::Docker25 => archive::Flavour::Docker25,
             Flavour::Docker1_10 => archive::Flavour::Docker110,
             Flavour::Docker1_9 => archive::Flavour::Docker19,
+            Flavour::Oci => archive::Flavour::Oci,
         },
         verify: match args.verify {
             Verify::Passing => recipe::Verify::Passing,

@@ -21,16 +21,19 @@ pub enum Flavour {
     /// An OCI layout with Docker's own files beside it; the bytes of 29.7.2 on a graph driver.
     #[default]
     Docker29,
+    /// An OCI image layout and nothing else; our own form, since no engine's is the same twice.
+    Oci,
 }
 
 impl Flavour {
-    /// Every flavour, oldest first.
-    pub const ALL: [Flavour; 5] = [
+    /// Every flavour: Docker's, oldest first, then the others.
+    pub const ALL: [Flavour; 6] = [
         Flavour::Docker19,
         Flavour::Docker110,
         Flavour::Docker25,
         Flavour::Docker28,
         Flavour::Docker29,
+        Flavour::Oci,
     ];
 
     /// Its name, as in `formats/NAME.tar`.
@@ -42,13 +45,16 @@ impl Flavour {
             Flavour::Docker25 => "docker-25",
             Flavour::Docker28 => "docker-28",
             Flavour::Docker29 => "docker-29",
+            Flavour::Oci => "oci",
         }
     }
 
     fn escapes(self) -> Escapes {
         match self {
             Flavour::Docker19 | Flavour::Docker110 => Escapes::DOCKER_20,
-            Flavour::Docker25 | Flavour::Docker28 | Flavour::Docker29 => Escapes::DOCKER_29,
+            Flavour::Docker25 | Flavour::Docker28 | Flavour::Docker29 | Flavour::Oci => {
+                Escapes::DOCKER_29
+            }
         }
     }
 }
@@ -112,6 +118,9 @@ pub struct SavedLayer {
 /// The file `oci-layout` of Docker 25 and later.
 pub const OCI_LAYOUT: &[u8] = br#"{"imageLayoutVersion": "1.0.0"}"#;
 
+/// The file `oci-layout` of [`Flavour::Oci`].
+pub const OCI_LAYOUT_COMPACT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
+
 const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
@@ -137,13 +146,36 @@ pub fn oci_manifest(image: &SavedImage) -> Vec<u8> {
 pub fn index(images: &[SavedImage]) -> Vec<u8> {
     let mut manifests = Vec::new();
     for image in images {
-        let manifest = oci_manifest(image);
-        let plain = descriptor(OCI_MANIFEST, Digest::of(&manifest), manifest.len() as u64);
+        let plain = manifest_descriptor(image);
         manifests.extend(image.tags.iter().map(|tag| annotated(plain.clone(), tag)));
         if manifests.is_empty() {
             manifests.push(plain);
         }
     }
+    index_of(manifests)
+}
+
+/// The file `index.json` of [`Flavour::Oci`]: the manifest of each image, once for each tag, or
+/// once where it has none.
+#[must_use]
+pub fn full_index(images: &[SavedImage]) -> Vec<u8> {
+    let mut manifests = Vec::new();
+    for image in images {
+        let plain = manifest_descriptor(image);
+        manifests.extend(image.tags.iter().map(|tag| annotated(plain.clone(), tag)));
+        if image.tags.is_empty() {
+            manifests.push(plain);
+        }
+    }
+    index_of(manifests)
+}
+
+fn manifest_descriptor(image: &SavedImage) -> Json {
+    let manifest = oci_manifest(image);
+    descriptor(OCI_MANIFEST, Digest::of(&manifest), manifest.len() as u64)
+}
+
+fn index_of(manifests: Vec<Json>) -> Vec<u8> {
     let index = Json::object([
         ("schemaVersion", 2.into()),
         ("mediaType", OCI_INDEX.into()),
@@ -153,7 +185,7 @@ pub fn index(images: &[SavedImage]) -> Vec<u8> {
 }
 
 /// The file `manifest.json`: where in the archive each image's config and layers are.
-/// [`Flavour::Docker19`] has no such file.
+/// [`Flavour::Docker19`] and [`Flavour::Oci`] have no such file.
 #[must_use]
 pub fn manifest(flavour: Flavour, images: &[SavedImage]) -> Vec<u8> {
     let is_saved = |id: ImageId| images.iter().any(|image| image.id == id);
@@ -169,7 +201,7 @@ pub fn manifest(flavour: Flavour, images: &[SavedImage]) -> Vec<u8> {
             fields.push(("Parent".to_owned(), parent.to_string().into()));
         }
         match flavour {
-            Flavour::Docker19 | Flavour::Docker110 => {}
+            Flavour::Docker19 | Flavour::Docker110 | Flavour::Oci => {}
             Flavour::Docker25 | Flavour::Docker28 | Flavour::Docker29 => {
                 fields.push(("LayerSources".to_owned(), layer_sources(image)));
             }
@@ -180,7 +212,7 @@ pub fn manifest(flavour: Flavour, images: &[SavedImage]) -> Vec<u8> {
 }
 
 /// The file `repositories`: the top layer of each tag. `None` where no image has a tag, since the
-/// archive then has no such file.
+/// archive then has no such file; [`Flavour::Oci`] never has it.
 #[must_use]
 pub fn repositories(flavour: Flavour, images: &[SavedImage]) -> Option<Vec<u8>> {
     let mut names: Vec<(String, Vec<(String, Json)>)> = Vec::new();
@@ -188,7 +220,9 @@ pub fn repositories(flavour: Flavour, images: &[SavedImage]) -> Option<Vec<u8>> 
         let Some(top) = image.layers.last() else { continue };
         let top = match flavour {
             Flavour::Docker19 | Flavour::Docker110 => top.v1_id.hex(),
-            Flavour::Docker25 | Flavour::Docker28 | Flavour::Docker29 => top.diff_id.hex(),
+            Flavour::Docker25 | Flavour::Docker28 | Flavour::Docker29 | Flavour::Oci => {
+                top.diff_id.hex()
+            }
         };
         for tagged in &image.tags {
             let (name, entry) =
@@ -211,7 +245,7 @@ fn paths(flavour: Flavour, image: &SavedImage) -> (String, Vec<Json>) {
             format!("{}.json", image.id.hex()),
             layers.map(|layer| format!("{}/layer.tar", layer.v1_id.hex()).into()).collect(),
         ),
-        Flavour::Docker25 | Flavour::Docker28 | Flavour::Docker29 => (
+        Flavour::Docker25 | Flavour::Docker28 | Flavour::Docker29 | Flavour::Oci => (
             format!("blobs/sha256/{}", image.id.hex()),
             layers.map(|layer| format!("blobs/sha256/{}", layer.diff_id.hex()).into()).collect(),
         ),
@@ -358,6 +392,7 @@ mod tests {
             assert_eq!(text(manifest), fixture(&format!("v29a/blobs/sha256/{name}")));
         }
         assert_eq!(text(index(&images)), fixture("v29a/index.json"));
+        assert_eq!(text(full_index(&images)), fixture("v29a/index.json"));
         assert_eq!(text(manifest(Flavour::Docker29, &images)), fixture("v29a/manifest.json"));
         assert_eq!(
             text(repositories(Flavour::Docker29, &images).unwrap()),
@@ -375,6 +410,8 @@ mod tests {
         assert_eq!(count(&[built.clone(), base.clone()]), 2);
         built.tags.clear();
         assert_eq!(count(&[built.clone(), base.clone()]), 1);
+        let full = text(full_index(&[built.clone(), base.clone()]));
+        assert_eq!(full.matches("\"size\"").count(), 2, "{full}");
         assert_eq!(repositories(Flavour::Docker29, &[built, base.clone()]), None);
         assert!(text(manifest(Flavour::Docker29, &[base])).contains(r#""RepoTags":null,"#));
     }

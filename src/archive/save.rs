@@ -1,4 +1,4 @@
-//! Images as one archive, as `docker save` writes them.
+//! Images as one archive, as `docker save` writes them, and as an OCI layout.
 //!
 //! Docker writes the files into a directory and packs that, so entries are sorted by name and
 //! carry the mtimes of the files. Where it writes the time of the run, ours is the image's
@@ -49,6 +49,7 @@ pub fn save(images: &[SavedImage<'_>], flavour: Flavour) -> Result<Recipe> {
         Flavour::Docker25 => blobs(images, &described, &DOCKER_25),
         Flavour::Docker28 => blobs(images, &described, &DOCKER_28),
         Flavour::Docker29 => blobs(images, &described, &DOCKER_29),
+        Flavour::Oci => layout(images, &described),
     };
     let mut packer = Packer::default();
     for (name, entry) in entries {
@@ -73,7 +74,7 @@ fn describe(saved: &SavedImage<'_>, flavour: Flavour) -> Result<Described> {
     let dialect = match flavour {
         Flavour::Docker19 | Flavour::Docker110 => Dialect::Docker20,
         Flavour::Docker25 | Flavour::Docker28 => Dialect::Docker28,
-        Flavour::Docker29 => Dialect::Docker29,
+        Flavour::Docker29 | Flavour::Oci => Dialect::Docker29,
     };
     let legacy = v1::legacy_layers(saved.config, dialect)
         .map_err(|why| Error::corrupt(shown, why.to_string()))?;
@@ -185,6 +186,29 @@ fn blobs(images: &[SavedImage<'_>], described: &[Described], edition: &Edition) 
     entries
 }
 
+/// An OCI image layout (image-spec `image-layout.md`) that depends on nothing but the images: all
+/// layers uncompressed, all times 0.
+fn layout(images: &[SavedImage<'_>], described: &[Described]) -> Entries {
+    let documents: Vec<_> = described.iter().map(|image| image.documents.clone()).collect();
+    let mut entries = Entries::new();
+    for (saved, documents) in images.iter().zip(&documents) {
+        let mut blob = |digest: Digest, what| {
+            put(&mut entries, format!("blobs/sha256/{}", digest.hex()), 0, what);
+        };
+        for (layer, tar) in saved.image.layers.iter().zip(saved.layers) {
+            blob(layer.diff_id.0, What::Layer(Arc::clone(tar), 0o644));
+        }
+        blob(saved.image.id.0, What::File(saved.image.config.to_vec()));
+        let manifest = documents::oci_manifest(documents);
+        blob(Digest::of(&manifest), What::File(manifest));
+    }
+    put(&mut entries, "blobs", 0, What::Directory);
+    put(&mut entries, "blobs/sha256", 0, What::Directory);
+    put(&mut entries, "index.json", 0, What::File(documents::full_index(&documents)));
+    put(&mut entries, "oci-layout", 0, What::File(documents::OCI_LAYOUT_COMPACT.to_vec()));
+    entries
+}
+
 /// Docker 1.10 to 24: a directory for each layer, named by its V1 identity. A layer that stands in
 /// two of them is a symlink in the second.
 fn layer_directories(images: &[SavedImage<'_>], described: &[Described]) -> Entries {
@@ -256,7 +280,7 @@ fn dressed(header: Header, flavour: Flavour) -> Header {
     };
     let root = Accounts::root_only();
     match flavour {
-        Flavour::Docker25 | Flavour::Docker28 | Flavour::Docker29 => header,
+        Flavour::Docker25 | Flavour::Docker28 | Flavour::Docker29 | Flavour::Oci => header,
         Flavour::Docker19 => Header { mode: header.mode | type_bits, ..header },
         Flavour::Docker110 => Header {
             mode: header.mode | type_bits,

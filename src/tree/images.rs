@@ -21,12 +21,13 @@ use crate::store::{Layer, LayerSource};
 use crate::time::Timestamp;
 
 /// The flavours that `formats/` holds.
-const FORMATS: [Flavour; 5] = [
+const FORMATS: [Flavour; 6] = [
     Flavour::Docker19,
     Flavour::Docker110,
     Flavour::Docker25,
     Flavour::Docker28,
     Flavour::Docker29,
+    Flavour::Oci,
 ];
 
 /// Names in a repository's directory that stand for itself, so that no image below it has them.

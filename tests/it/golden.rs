@@ -283,6 +283,32 @@ fn saved_images_are_those_of_docker_29() {
 }
 
 #[test]
+fn an_oci_archive_has_the_blobs_of_docker_29_without_its_times() {
+    let Some(store) = golden::store(VFS_29) else { return };
+    let view = View::of(store.path());
+    let untagged = view.text("images/base:1/id").trim_end().replace("sha256:", "by-id/images/");
+    for image in ["images/built", "images/base:1", &untagged] {
+        let mut entries = entries(&view.read(&format!("{image}/formats/docker-29.tar")));
+        // What Docker adds: the lists of older engines, and a description for each layer.
+        entries.retain(|entry| {
+            let name = entry.header.name.as_slice();
+            let is_legacy = entry.body.starts_with(b"{\"id\":");
+            !is_legacy && name != b"manifest.json" && name != b"repositories"
+        });
+        for entry in &mut entries {
+            entry.header.mtime = 0;
+            entry.header.mode &= !0o022;
+            if entry.header.name == b"oci-layout" {
+                entry.body = br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec();
+                entry.header.size = 30;
+            }
+        }
+        let oci = view.read(&format!("{image}/formats/oci.tar"));
+        assert_same(&oci, &encode(&entries), image);
+    }
+}
+
+#[test]
 fn an_archive_of_docker_1_9_is_the_layer_directories_of_docker_20_and_no_more() {
     let (Some(store), Some(s1)) = (golden::store(VFS_20), golden::vector("s1.tar")) else { return };
     let mut entries = entries(&s1);

@@ -128,7 +128,14 @@ fn validate_saves(view: &View, at: &str, ids: &[&str]) {
     let formats = view.names(&format!("{at}/formats"));
     assert_eq!(
         formats,
-        ["docker-1.9.tar", "docker-1.10.tar", "docker-25.tar", "docker-28.tar", "docker-29.tar"]
+        [
+            "docker-1.9.tar",
+            "docker-1.10.tar",
+            "docker-25.tar",
+            "docker-28.tar",
+            "docker-29.tar",
+            "oci.tar"
+        ]
     );
     let saved = view.read(&format!("{at}/save.tar"));
     assert_eq!(saved, view.read(&format!("{at}/formats/docker-29.tar")));
@@ -136,6 +143,7 @@ fn validate_saves(view: &View, at: &str, ids: &[&str]) {
         let files = unpack(&view.read(&format!("{at}/formats/{format}")));
         match format.as_str() {
             "docker-1.9.tar" => validate_chains(view, &files, ids),
+            "oci.tar" => validate_layout(&files, ids),
             _ => validate_manifest(&files, ids),
         }
         for (name, file) in &files {
@@ -169,6 +177,41 @@ fn validate_manifest(files: &Files, ids: &[&str]) {
             assert_eq!(digest(&layer.bytes), diff_id.as_str().unwrap());
         }
     }
+}
+
+/// `index.json` leads to each image's manifest, that to its config and layers, and to no more.
+fn validate_layout(files: &Files, ids: &[&str]) {
+    let json = |name: &str| -> serde_json::Value {
+        serde_json::from_slice(&files[name.as_bytes()].bytes).unwrap()
+    };
+    let mut named: BTreeSet<String> =
+        ["blobs/", "blobs/sha256/", "index.json", "oci-layout"].map(str::to_owned).into();
+    let mut blob = |descriptor: &serde_json::Value| {
+        let name = format!("blobs/sha256/{}", hex_of(descriptor["digest"].as_str().unwrap()));
+        assert_eq!(files[name.as_bytes()].bytes.len(), descriptor["size"]);
+        named.insert(name.clone());
+        name
+    };
+    assert_eq!(json("oci-layout")["imageLayoutVersion"], "1.0.0");
+    let mut found = Vec::new();
+    for descriptor in json("index.json")["manifests"].as_array().unwrap() {
+        let manifest = json(&blob(descriptor));
+        let id = manifest["config"]["digest"].as_str().unwrap().to_owned();
+        let config = json(&blob(&manifest["config"]));
+        let layers = manifest["layers"].as_array().unwrap();
+        let digests: Vec<_> = layers.iter().map(|layer| layer["digest"].clone()).collect();
+        assert_eq!(config["rootfs"]["diff_ids"], serde_json::Value::from(digests));
+        layers.iter().for_each(|layer| drop(blob(layer)));
+        if !found.contains(&id) {
+            found.push(id);
+        }
+    }
+    assert_eq!(found, ids);
+    assert_eq!(
+        files.keys().cloned().collect::<BTreeSet<_>>(),
+        named.into_iter().map(String::into_bytes).collect()
+    );
+    assert!(files.values().all(|file| file.mtime == 0));
 }
 
 /// There is a directory for each layer of each image, which names the one below it, and no more.
