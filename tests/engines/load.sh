@@ -63,7 +63,8 @@ for image in $IMAGES; do
         loads_layers "$image" formats/docker-1.9.tar
 done
 for flavour in 1.9 1.10 25 28 29; do
-    check "Docker loads all tags of docker-$flavour.tar of base" loads_tags formats/docker-$flavour.tar
+    check "Docker loads all tags of docker-$flavour.tar of base" \
+        loads_tags formats/docker-$flavour.tar
 done
 check "Docker loads an image without a name" loads_untagged
 check "but not from docker-1.9.tar" loads_nameless
@@ -131,7 +132,8 @@ for image in base:1 app:3 deep:24; do
         check "skopeo inspects $file of $image" inspects $image $file
     done
 done
-check "skopeo inspects one tag of oci.tar of base" skopeo inspect "oci-archive:$(at base:1)/../../formats/oci.tar:2"
+check "skopeo inspects one tag of oci.tar of base" \
+    skopeo inspect "oci-archive:$M/images/base/formats/oci.tar:2"
 mkdir "$MINE/layout"
 check "oci.tar of base can be unpacked" tar -C "$MINE/layout" -xf "$M/images/base/formats/oci.tar"
 check "umoci lists its tags" same "$(umoci ls --layout "$MINE/layout" | sort | tr '\n' ' ')" "1 2 latest "

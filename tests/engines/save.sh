@@ -43,12 +43,28 @@ for driver in overlay2 vfs; do
     check "any range of docker-1.10.tar on $driver" any_range "$M/images/app:3/formats/docker-1.10.tar"
 done
 
-# is_tar FILE: it can be listed, and is as long as stat says.
+# is_tar FILE: it can be listed, is as long as stat says, and the same in another mount.
 is_tar() {
     tar -tf "$1"
     same "$(stat -c %s "$1")" "$(wc -c <"$1")"
+    cmp "$1" "$M${1#"$FIRST"}"
 }
 
-for flavour in "$M/images/app:3/formats"/*.tar; do
-    check "$(basename "$flavour") is a tar" is_tar "$flavour"
+FIRST=$M
+mount_store again
+
+for flavour in "$FIRST/images/app:3/formats"/*.tar; do
+    name=$(basename "$flavour")
+    check "$name is a tar" is_tar "$flavour"
+    check "any range of $name" any_range "$flavour"
+done
+
+# is_flavour NAME: with --flavour NAME, save.tar is what formats/ has under that name.
+is_flavour() {
+    mount_store "as-$1" --flavour "$1"
+    cmp "$M/images/app:3/save.tar" "$FIRST/images/app:3/formats/$1.tar"
+}
+
+for flavour in docker-{1.9,1.10,25,28,29} oci; do
+    check "--flavour $flavour makes it save.tar" is_flavour "$flavour"
 done
