@@ -9,7 +9,7 @@ use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use crc_fast::{CrcAlgorithm, checksum, checksum_combine};
+use crc_fast::{CrcAlgorithm, checksum};
 use lru::LruCache;
 
 use super::files::{Expect, Fault, FileTable};
@@ -151,10 +151,42 @@ impl Half {
         if first.end != second.start {
             return;
         }
-        let crc = checksum_combine(ALGORITHM, first.crc, second.crc, second.end - second.start);
+        let crc = joined(first.crc, second.crc, second.end - second.start);
         self.parts[at] = Part { start: first.start, end: second.end, crc };
         self.parts.remove(at + 1);
     }
+}
+
+/// The generator polynomial of [`ALGORITHM`] without its highest term, lowest power first (ISO 3309:
+/// x^64 + x^4 + x^3 + x + 1).
+const POLYNOMIAL: u64 = 0xd800_0000_0000_0000;
+
+/// The checksum of two runs from theirs, the second `length` bytes long: the first times x to the
+/// power of the bits that follow it, plus the second. `crc_fast::checksum_combine` gives the same,
+/// and takes as long as copying a quarter of a MiB.
+fn joined(first: u64, second: u64, length: u64) -> u64 {
+    const ONE: u64 = 1 << 63;
+    let (mut shifted, mut power, mut bits) = (first, ONE >> 1, length.saturating_mul(8));
+    while bits > 0 {
+        if bits & 1 == 1 {
+            shifted = product(shifted, power);
+        }
+        power = product(power, power);
+        bits >>= 1;
+    }
+    shifted ^ second
+}
+
+/// The product of two polynomials over GF(2), reduced.
+fn product(left: u64, mut right: u64) -> u64 {
+    let mut product = 0;
+    for power in (0..64).rev() {
+        if left >> power & 1 == 1 {
+            product ^= right;
+        }
+        right = (right >> 1) ^ if right & 1 == 1 { POLYNOMIAL } else { 0 };
+    }
+    product
 }
 
 fn read_exact(open: &BackingFile, offset: u64, buf: &mut [u8]) -> Result<(), Fault> {
@@ -188,8 +220,18 @@ mod tests {
         ] {
             let whole = crc(&bytes);
             assert_eq!(whole, sum, "{bytes:?}");
-            let (a, b) = bytes.split_at(bytes.len() / 3);
-            assert_eq!(checksum_combine(ALGORITHM, crc(a), crc(b), b.len() as u64), whole);
+        }
+    }
+
+    #[test]
+    fn sums_join_as_the_library_joins_them() {
+        let bytes: Vec<u8> = (0..70_000u32).map(|at| ((at * 31) >> 3) as u8).collect();
+        for at in [0, 1, 2, 63, 4096, 65_535, 65_536, 69_999, 70_000] {
+            let (a, b) = bytes.split_at(at);
+            let (sums, length) = ((crc(a), crc(b)), b.len() as u64);
+            assert_eq!(joined(sums.0, sums.1, length), crc(&bytes), "{at}");
+            let theirs = crc_fast::checksum_combine(ALGORITHM, sums.0, sums.1, length);
+            assert_eq!(joined(sums.0, sums.1, length), theirs, "{at}");
         }
     }
 
