@@ -9,9 +9,13 @@ use crate::backing::Root;
 use crate::digest::{ChainId, ContainerId, DiffId, ImageId};
 use crate::error::{Error, Result};
 
+mod config;
 pub mod docker;
+mod driver;
+mod files;
 mod find;
 pub mod names;
+mod stamp;
 
 pub use find::{Kind, OpenError, Source, find_host_stores, open};
 

@@ -14,18 +14,16 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use self::catalog::Stamp;
-use self::driver::{Driver, Home, OpenLayers};
 use self::roots::Roots;
 use crate::digest::{ContainerId, ImageId};
 use crate::error::Result;
+use crate::store::driver::{Driver, Home, OpenLayers};
 use crate::store::{
     Catalog, Container, Generation, GraphDriver, Image, LayerDir, LayerStore, StoreInfo, Usage,
 };
 
 mod catalog;
 mod container;
-mod driver;
 mod image;
 mod open;
 mod records;
@@ -66,16 +64,16 @@ impl LayerStore for Docker {
     }
 
     fn generation(&self) -> Result<Generation> {
-        Ok(Stamp::take(&*self.roots()?)?.generation())
+        Ok(catalog::stamp(&*self.roots()?)?.generation())
     }
 
     fn catalog(&self) -> Result<Catalog> {
         let roots = self.roots()?;
-        let mut before = Stamp::take(&roots)?;
+        let mut before = catalog::stamp(&roots)?;
         let mut tries = 1;
         loop {
             let catalog = catalog::read(&roots, self.driver)?;
-            let after = Stamp::take(&roots)?;
+            let after = catalog::stamp(&roots)?;
             if after.files == before.files || tries == TRIES {
                 return Ok(catalog);
             }
@@ -99,6 +97,7 @@ impl LayerStore for Docker {
         let mut home = Home::new(self.driver, roots.home()?, &self.layers);
         container::read(&roots, &mut home, self.driver, id)
     }
+
     fn graph_driver(&self, dirs: &[LayerDir]) -> GraphDriver {
         self.driver.describe(dirs)
     }

@@ -5,6 +5,9 @@ use std::fmt;
 use super::{Catalog, ContainerSummary};
 use crate::digest::ImageId;
 
+/// Longest container name, in bytes: it becomes a file name (Linux `NAME_MAX`).
+const NAME_MAX: usize = 255;
+
 /// Why a name stands for nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NoMatch {
@@ -54,6 +57,14 @@ impl Catalog {
             Err(_) => only(self.images.keys(), prefix, |id| id.hex()).copied(),
         }
     }
+}
+
+/// The engines' rule (moby daemon/names, libpod/define): `[a-zA-Z0-9][a-zA-Z0-9_.-]*`.
+pub(super) fn is_container_name(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+    name.len() <= NAME_MAX
+        && name.bytes().next().is_some_and(|first| first.is_ascii_alphanumeric())
+        && name.bytes().all(plain)
 }
 
 /// The only item whose ID begins with `prefix`, which must not be empty.

@@ -1,19 +1,20 @@
-//! All names of a data root at one moment, and the stamp that tells when they may have changed.
+//! All names of a data root at one moment, and what tells when they may have changed.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::container;
-use super::driver::Driver;
 use super::image::parent;
 use super::records::references;
-use super::roots::{JSON_MAX, Roots, if_found};
-use crate::backing::{Dir, FileKind, Fingerprint, Root, Stat, Time};
+use super::roots::Roots;
+use crate::backing::{Dir, FileKind, Root};
 use crate::digest::{ContainerId, ImageId};
 use crate::error::{Error, Result};
-use crate::store::{Catalog, ContainerSummary, Generation};
+use crate::store::driver::Driver;
+use crate::store::files::{JSON_MAX, if_found};
+use crate::store::stamp::{Stamp, Taking};
+use crate::store::{Catalog, ContainerSummary};
 
 /// One file per image, named by its ID.
 const CONFIGS: &str = "imagedb/content/sha256";
@@ -21,68 +22,27 @@ const CONFIGS: &str = "imagedb/content/sha256";
 /// One directory per image that has a parent or a time of tagging.
 const METADATA: &str = "imagedb/metadata/sha256";
 
-/// How long after a change another may go unseen, since both have the same time: a kernel tick,
-/// 10 ms where it is longest, with room to spare; in nanoseconds.
-const TICK_NANOS: i128 = 100_000_000;
-
-/// A stamp of all that a catalog is read from.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Stamp {
-    /// Equal where the files are.
-    pub(super) files: u64,
-    newest: Time,
-}
-
-impl Stamp {
-    /// Takes it, by names and `stat` alone.
-    pub(super) fn take(roots: &Roots) -> Result<Stamp> {
-        let mut taking = Taking { hash: Fingerprint::new(), newest: Time::default() };
-        taking.add(roots.image.stat("repositories.json"));
-        if let Some(configs) = if_found(roots.image.dir(CONFIGS))? {
-            taking.add(configs.own_stat());
-            let metadata = if_found(roots.image.dir(METADATA))?;
-            for name in names(&configs)? {
-                taking.hash.add(name.as_bytes());
-                if let Some(metadata) = &metadata {
-                    taking.add(metadata.stat(name.as_ref()));
-                }
+/// A stamp of all that a catalog is read from, by names and `stat` alone.
+pub(super) fn stamp(roots: &Roots) -> Result<Stamp> {
+    let mut taking = Taking::default();
+    taking.add(roots.image.stat("repositories.json"));
+    if let Some(configs) = if_found(roots.image.dir(CONFIGS))? {
+        taking.add(configs.own_stat());
+        let metadata = if_found(roots.image.dir(METADATA))?;
+        for name in names(&configs)? {
+            taking.add_name(&name);
+            if let Some(metadata) = &metadata {
+                taking.add(metadata.stat(name.as_ref()));
             }
         }
-        if let Some(containers) = &roots.containers {
-            for name in names(&containers.dir("")?)? {
-                taking.hash.add(name.as_bytes());
-                taking.add(containers.stat(Path::new(&name).join("config.v2.json")));
-            }
-        }
-        Ok(Stamp { files: taking.hash.finish(), newest: taking.newest })
     }
-
-    /// The stamp to show. It moves once more when the newest change is a tick ago, for what may
-    /// have changed within that tick.
-    pub(super) fn generation(self) -> Generation {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
-        let newest = i128::from(self.newest.secs) * 1_000_000_000 + i128::from(self.newest.nanos);
-        let recent = now.cast_signed() - newest < TICK_NANOS;
-        Generation(self.files ^ u64::from(recent))
-    }
-}
-
-/// A stamp while it is taken.
-struct Taking {
-    hash: Fingerprint,
-    newest: Time,
-}
-
-impl Taking {
-    fn add(&mut self, stat: Result<Stat>) {
-        match stat {
-            Ok(stat) => {
-                self.hash.add(&stat.stamp().to_le_bytes());
-                self.newest = self.newest.max(stat.ctime);
-            }
-            Err(err) => self.hash.add(&err.errno().raw_os_error().to_le_bytes()),
+    if let Some(containers) = &roots.containers {
+        for name in names(&containers.dir("")?)? {
+            taking.add_name(&name);
+            taking.add(containers.stat(Path::new(&name).join("config.v2.json")));
         }
     }
+    Ok(taking.finish())
 }
 
 /// The names in `dir` that are text, sorted.
@@ -220,15 +180,6 @@ fn summary(roots: &Roots, driver: Driver, id: ContainerId) -> Result<Option<Cont
 mod tests {
     use super::*;
     use crate::digest::Digest;
-
-    #[test]
-    fn a_change_is_seen_again_when_it_is_a_tick_old() {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs().cast_signed();
-        let stamp = |secs| Stamp { files: 7, newest: Time { secs, nanos: 999_999_999 } };
-        assert_ne!(stamp(now + 100).generation(), stamp(now - 100).generation());
-        assert_eq!(stamp(-100).generation(), stamp(i64::MIN).generation());
-        assert_eq!(stamp(i64::MAX).generation(), stamp(now + 100).generation());
-    }
 
     #[test]
     fn walks_up_the_parents_end() {

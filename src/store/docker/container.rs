@@ -1,11 +1,12 @@
 //! One container, from its config and the mount database.
 
-use super::driver::{DirId, Driver, Home};
 use super::image::LayerRecord;
 use super::records::{self, ContainerRecord};
-use super::roots::{JSON_MAX, Roots, if_found, value};
+use super::roots::Roots;
 use crate::digest::{ChainId, ContainerId};
 use crate::error::{Error, Result};
+use crate::store::driver::{DirId, Driver, Home};
+use crate::store::files::{JSON_MAX, if_found, value};
 use crate::store::{Container, LayerDir, State};
 
 /// Reads the container `id`, whose files lie in `driver`.

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use super::driver::{DirId, Home};
-use super::records::{diff_ids, references, sort_references};
-use super::roots::{JSON_MAX, Roots, if_found, required, value};
+use super::records::{references, sort_references};
+use super::roots::Roots;
 use crate::backing::Root;
 use crate::digest::{ChainId, DiffId, Digest, ImageId};
 use crate::error::{Error, Result};
+use crate::store::config::diff_ids;
+use crate::store::driver::{DirId, Home};
+use crate::store::files::{JSON_MAX, if_found, required, value};
 use crate::store::{Image, Layer, LayerSource};
 
 /// Reads the image `id`.

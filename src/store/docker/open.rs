@@ -6,10 +6,11 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use super::Docker;
-use super::driver::{Driver, OpenLayers};
-use super::roots::{Roots, if_found};
+use super::roots::Roots;
 use crate::backing::{Access, Root, Time};
 use crate::error::{Error, Result};
+use crate::store::driver::{Driver, OpenLayers};
+use crate::store::files::if_found;
 use crate::store::{Marks, OpenError, StoreInfo};
 
 /// What makes a directory a data root, for messages.

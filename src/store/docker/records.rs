@@ -5,17 +5,12 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::digest::{ContainerId, DiffId, ImageId};
+use crate::digest::{ContainerId, ImageId};
 use crate::store::State;
-
-/// Most layers that an image may have. Docker stops at 127.
-pub(super) const LAYERS_MAX: usize = 500;
+use crate::store::names::is_container_name;
 
 /// Longest reference, in bytes: a name of 255, `@sha256:` and a digest, with room to spare.
 const REFERENCE_MAX: usize = 512;
-
-/// Longest container name, in bytes: it becomes a file name (Linux `NAME_MAX`).
-const NAME_MAX: usize = 255;
 
 /// What `repositories.json` says.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -80,25 +75,6 @@ pub(super) fn sort_references(references: &mut [String]) {
 fn is_domain(part: &str) -> bool {
     let marks = |byte: u8| byte == b'.' || byte == b':' || byte.is_ascii_uppercase();
     part == "localhost" || part.bytes().any(marks)
-}
-
-/// The layers that an image config lists, lowest first.
-pub(super) fn diff_ids(config: &[u8]) -> Result<Vec<DiffId>, String> {
-    #[derive(Deserialize)]
-    struct Config {
-        rootfs: Option<RootFs>,
-    }
-    #[derive(Deserialize)]
-    struct RootFs {
-        diff_ids: Option<Vec<String>>,
-    }
-    let config: Config = serde_json::from_slice(config).map_err(|err| err.to_string())?;
-    let Some(rootfs) = config.rootfs else { return Err("no rootfs".to_owned()) };
-    let texts = rootfs.diff_ids.unwrap_or_default();
-    if texts.len() > LAYERS_MAX {
-        return Err(format!("more than {LAYERS_MAX} layers"));
-    }
-    texts.iter().map(|text| DiffId::parse(text).map_err(|err| format!("diff_ids: {err}"))).collect()
 }
 
 /// What is used of a container's `config.v2.json`.
@@ -172,14 +148,6 @@ pub(super) fn container(id: ContainerId, json: &[u8]) -> Result<ContainerRecord,
     })
 }
 
-/// Docker's rule, moby daemon/names: `[a-zA-Z0-9][a-zA-Z0-9_.-]+`; one letter alone is let pass.
-fn is_container_name(name: &str) -> bool {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
-    name.len() <= NAME_MAX
-        && name.bytes().next().is_some_and(|first| first.is_ascii_alphanumeric())
-        && name.bytes().all(plain)
-}
-
 /// Docker's order, moby container/state.go, `StateString`.
 fn state(flags: &StateFlags) -> State {
     let started = flags.started_at.as_deref().unwrap_or_default();
@@ -209,12 +177,10 @@ mod tests {
             for json in [
                 bytes,
                 serde_json::json!({ "Repositories": { &text: { &rest: &text } } }).to_string().into(),
-                serde_json::json!({ "rootfs": { "diff_ids": [&text] } }).to_string().into(),
                 serde_json::json!({ "ID": id.hex(), "Name": &text }).to_string().into(),
             ] {
                 let found = references(&json).unwrap_or_default();
                 prop_assert!(found.images.is_empty());
-                prop_assert!(diff_ids(&json).unwrap_or_default().is_empty());
                 if let Ok(found) = container(id, &json) {
                     prop_assert!(is_container_name(&found.name));
                 }

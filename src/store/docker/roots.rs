@@ -1,19 +1,12 @@
-//! The directories of a data root, open, and the small files that are read from them.
+//! The directories of a data root, open.
 
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::fstat;
-
-use super::driver::Driver;
 use crate::backing::{Access, Root};
 use crate::error::{Error, Result};
-
-/// Largest JSON file that is read, in bytes. Docker's own are some KiB.
-pub(super) const JSON_MAX: u64 = 16 << 20;
-
-/// Largest file with one value in it that is read, in bytes.
-const TEXT_MAX: u64 = 4 << 10;
+use crate::store::driver::Driver;
+use crate::store::files::{Identity, identity, if_found};
 
 /// The parts of a data root that hold images and containers.
 ///
@@ -28,7 +21,7 @@ pub(super) struct Roots {
     /// The driver's directory, with one directory per layer; `None` where there is none.
     home: Option<Root>,
     /// Device and inode number of the three.
-    identity: [Option<(u64, u64)>; 3],
+    identity: [Option<Identity>; 3],
 }
 
 impl Roots {
@@ -54,41 +47,4 @@ impl Roots {
             .as_ref()
             .ok_or_else(|| Error::corrupt(self.image.path(), "the driver's directory is missing"))
     }
-}
-
-fn identity(root: Option<&Root>) -> Result<Option<(u64, u64)>> {
-    let Some(root) = root else { return Ok(None) };
-    let stat = fstat(root).map_err(|err| Error::io(root.path(), err))?;
-    Ok(Some((stat.st_dev, stat.st_ino)))
-}
-
-/// `None` for what is missing.
-pub(super) fn if_found<T>(result: Result<T>) -> Result<Option<T>> {
-    match result {
-        Ok(value) => Ok(Some(value)),
-        Err(err) if err.is_not_found() => Ok(None),
-        Err(err) => Err(err),
-    }
-}
-
-/// Damage, for a file or directory that must be there.
-pub(super) fn required<T>(result: Result<T>) -> Result<T> {
-    result.map_err(|err| match err {
-        err if err.is_not_found() => Error::corrupt(err.path(), "missing"),
-        err if err.is_misplaced() => Error::corrupt(err.path(), "something else is in its place"),
-        err => err,
-    })
-}
-
-/// The one value that the file `path` holds, as `parse` understands it.
-pub(super) fn value<T>(
-    root: &Root,
-    path: &str,
-    parse: impl FnOnce(&str) -> Option<T>,
-) -> Result<T> {
-    let bytes = root.read(path, TEXT_MAX)?;
-    std::str::from_utf8(&bytes)
-        .ok()
-        .and_then(|text| parse(text.trim_ascii()))
-        .ok_or_else(|| Error::corrupt(root.path().join(path), "not a value that belongs here"))
 }

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use lru::LruCache;
 
-use super::records::LAYERS_MAX;
-use super::roots::{if_found, required};
+use super::config::LAYERS_MAX;
+use super::files::{if_found, required};
 use crate::backing::{Access, Fingerprint, Root};
 use crate::error::{Error, Result};
 use crate::store::{Directories, GraphDriver, LayerDir, Marks};
