@@ -10,6 +10,7 @@ use crate::digest::{ChainId, ContainerId, DiffId, ImageId};
 use crate::error::{Error, Result};
 
 mod config;
+pub mod containers_storage;
 pub mod docker;
 mod driver;
 mod files;
@@ -109,12 +110,23 @@ pub struct Usage {
 /// What a store is and where it lies.
 #[derive(Debug, Clone)]
 pub struct StoreInfo {
-    /// The engine: `docker`.
+    /// The engine: `docker`, `podman`.
     pub kind: &'static str,
-    /// The driver: `overlay2`, `vfs`.
+    /// The driver: `overlay2`, `overlay`, `vfs`.
     pub driver: &'static str,
     /// The directory, as it was named or found.
     pub path: PathBuf,
+    /// How its engine writes archives.
+    pub conventions: Conventions,
+}
+
+/// Whose way of writing archives is a store's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Conventions {
+    /// Docker's.
+    Docker,
+    /// Podman's, and of all that use containers/storage.
+    Podman,
 }
 
 /// All names that a store holds at one moment.
@@ -167,9 +179,10 @@ pub struct Layer {
     pub diff_id: DiffId,
     /// Identifies it with all below it.
     pub chain_id: ChainId,
-    /// Bytes of its files' contents, as the engine counts them (not the size of its tar).
+    /// Its size as the engine counts: bytes of its files' contents (Docker), or of its tar
+    /// (containers/storage).
     pub size: u64,
-    /// Name of its directory in the store (Docker: the cache ID).
+    /// Name of its directory in the store (Docker: the cache ID; containers/storage: its ID).
     pub directory: String,
     /// Where its bytes come from.
     pub source: LayerSource,
@@ -219,17 +232,19 @@ pub struct Container {
     pub name: String,
     /// The image it was made from; `None` for one made from scratch.
     pub image: Option<ImageId>,
-    /// The image as the user named it.
+    /// The image as the user named it; may be empty.
     pub image_name: String,
     /// When it was made, RFC 3339 as stored.
     pub created: String,
     /// What it is doing.
     pub state: State,
-    /// `config.v2.json`, bytes as stored.
+    /// What the engine's own file says of it, bytes as stored: `config.v2.json`, or its entry of
+    /// `containers.json`.
     pub config: Arc<[u8]>,
     /// `hostconfig.json`, bytes as stored; empty where there is none.
     pub host_config: Arc<[u8]>,
-    /// Name of its writable directory in the store (Docker: the mount ID).
+    /// Name of its writable directory in the store (Docker: the mount ID; containers/storage: its
+    /// layer's ID).
     pub directory: String,
     /// Its writable directory first, then its init layer, then the image's layers: what is merged
     /// into its root file system. One element only where every directory is a full copy; none

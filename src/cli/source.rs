@@ -10,8 +10,7 @@ use crate::error::Error;
 use crate::store::{OpenError, Source, find_host_stores};
 
 /// Kinds of stores that may stand before a colon but that this version does not read.
-const LATER: [&str; 6] =
-    ["podman", "containerd", "oci", "oci-archive", "docker-archive", "windows-layer"];
+const LATER: [&str; 5] = ["containerd", "oci", "oci-archive", "docker-archive", "windows-layer"];
 
 /// The stores that `names` name, or those of this host where there is no name; each path resolved,
 /// for the daemon changes its working directory.
@@ -20,7 +19,7 @@ const LATER: [&str; 6] =
 /// Fails when a kind is unknown, a path leads nowhere, or no store is found.
 pub(super) fn sources(names: &[PathBuf]) -> Result<Vec<Source>, Failure> {
     let sources = match names {
-        [] => find_host_stores(Path::new("/")),
+        [] => find_host_stores(Path::new("/"), home().as_deref()),
         _ => names.iter().map(|name| parse(name.as_os_str())).collect::<Result<_, _>>()?,
     };
     if sources.is_empty() {
@@ -29,11 +28,19 @@ pub(super) fn sources(names: &[PathBuf]) -> Result<Vec<Source>, Failure> {
     sources.into_iter().map(resolve).collect()
 }
 
+/// The home directory of an ordinary user, who has a store there; root's is the host's.
+fn home() -> Option<PathBuf> {
+    let home = std::env::var_os("HOME").filter(|home| !home.is_empty())?;
+    (!rustix::process::geteuid().is_root()).then(|| home.into())
+}
+
 fn parse(name: &OsStr) -> Result<Source, Failure> {
     let kind = name.as_bytes().split(|&byte| byte == b':').next().unwrap_or_default();
     match LATER.iter().find(|later| later.as_bytes() == kind && kind.len() < name.len()) {
         Some(kind) => {
-            let what = format!("stores of the kind {kind} can't be read yet, only docker:PATH");
+            let what = format!(
+                "stores of the kind {kind} can't be read yet, only docker:PATH and podman:PATH"
+            );
             Err(OpenError::Other(Error::unsupported(name, what)).into())
         }
         None => Ok(Source::parse(name)),
@@ -59,9 +66,10 @@ mod tests {
         assert_eq!(parse("docker:/srv/d").unwrap().kind, Some(Kind::Docker));
         assert_eq!(parse("/srv/a:b").unwrap(), Source { kind: None, path: "/srv/a:b".into() });
         assert_eq!(parse("podman").unwrap().path, Path::new("podman"));
-        let failure = parse("podman:/srv").unwrap_err();
+        assert_eq!(parse("podman:/srv").unwrap().kind, Some(Kind::Podman));
+        let failure = parse("containerd:/srv").unwrap_err();
         assert_eq!(failure.status(), ExitStatus::StoreUnsupported);
-        assert!(failure.to_string().contains("podman"), "{failure}");
+        assert!(failure.to_string().contains("containerd"), "{failure}");
     }
 
     #[test]

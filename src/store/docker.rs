@@ -88,13 +88,13 @@ impl LayerStore for Docker {
 
     fn image(&self, id: ImageId) -> Result<Image> {
         let roots = self.roots()?;
-        let mut home = Home::new(self.driver, roots.home()?, &self.layers);
+        let mut home = Home::new(self.driver, roots.home()?, &self.layers, 0);
         image::read(&roots, &mut home, id)
     }
 
     fn container(&self, id: ContainerId) -> Result<Container> {
         let roots = self.roots()?;
-        let mut home = Home::new(self.driver, roots.home()?, &self.layers);
+        let mut home = Home::new(self.driver, roots.home()?, &self.layers, 0);
         container::read(&roots, &mut home, self.driver, id)
     }
 

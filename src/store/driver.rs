@@ -27,17 +27,20 @@ const LINK_LENGTH: usize = 26;
 /// A graph driver that stratafs reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Driver {
-    /// One directory of changes per layer, marked as overlayfs marks them.
+    /// Docker: one directory of changes per layer, marked as overlayfs marks them.
     Overlay2(Marks),
+    /// containers/storage: the same under another name.
+    Overlay(Marks),
     /// One full copy per layer.
     Vfs,
 }
 
 impl Driver {
-    /// Docker's name for it.
+    /// The engine's name for it.
     pub(super) fn name(self) -> &'static str {
         match self {
             Driver::Overlay2(_) => "overlay2",
+            Driver::Overlay(_) => "overlay",
             Driver::Vfs => "vfs",
         }
     }
@@ -46,6 +49,7 @@ impl Driver {
     pub(super) fn home(self) -> &'static str {
         match self {
             Driver::Overlay2(_) => "overlay2",
+            Driver::Overlay(_) => "overlay",
             Driver::Vfs => "vfs/dir",
         }
     }
@@ -53,7 +57,7 @@ impl Driver {
     /// Where it keeps the files of the layer `id`, in its directory.
     fn files(self, id: &DirId) -> String {
         match self {
-            Driver::Overlay2(_) => format!("{id}/diff"),
+            Driver::Overlay2(_) | Driver::Overlay(_) => format!("{id}/diff"),
             Driver::Vfs => id.to_string(),
         }
     }
@@ -62,7 +66,7 @@ impl Driver {
     pub(super) fn describe(self, dirs: &[LayerDir]) -> GraphDriver {
         let shown = |path: &Path| path.to_string_lossy().into_owned();
         let directories = match (self, dirs) {
-            (Driver::Overlay2(_), [top, below @ ..]) => {
+            (Driver::Overlay2(_) | Driver::Overlay(_), [top, below @ ..]) => {
                 let beside = |name| shown(&top.root.path().with_file_name(name));
                 let below: Vec<String> = below.iter().map(|dir| shown(dir.root.path())).collect();
                 Some(Directories {
@@ -72,27 +76,28 @@ impl Driver {
                     work: beside("work"),
                 })
             }
-            (Driver::Overlay2(_) | Driver::Vfs, _) => None,
+            (Driver::Overlay2(_) | Driver::Overlay(_) | Driver::Vfs, _) => None,
         };
         GraphDriver { name: self.name().to_owned(), directories }
     }
 
     fn marks(self) -> Marks {
         match self {
-            Driver::Overlay2(marks) => marks,
+            Driver::Overlay2(marks) | Driver::Overlay(marks) => marks,
             Driver::Vfs => Marks::Complete,
         }
     }
 
-    fn dir(self, id: &DirId, root: Arc<Root>) -> LayerDir {
+    fn dir(self, id: &DirId, root: Arc<Root>, seed: u64) -> LayerDir {
         let mut identity = Fingerprint::new();
+        identity.add(&seed.to_le_bytes());
         identity.add(self.name().as_bytes());
         identity.add(id.0.as_bytes());
         LayerDir { root, identity: identity.finish(), marks: self.marks() }
     }
 }
 
-/// A driver's name for a layer's directory: Docker's 64 hex digits, `BuildKit`'s 25 letters and
+/// A driver's name for a layer's directory: 64 hex digits, `BuildKit`'s 25 letters and
 /// digits, either with `-init` behind it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct DirId(String);
@@ -205,6 +210,8 @@ pub(super) struct Home<'a> {
     driver: Driver,
     root: &'a Root,
     open: &'a OpenLayers,
+    /// Tells its directories from those of the same names elsewhere.
+    seed: u64,
     /// What was read of `lower` files and found good.
     known: HashMap<DirId, Lower>,
     /// What was opened.
@@ -219,8 +226,10 @@ struct Lower {
 }
 
 impl<'a> Home<'a> {
-    pub(super) fn new(driver: Driver, root: &'a Root, open: &'a OpenLayers) -> Home<'a> {
-        Home { driver, root, open, known: HashMap::new(), sealed: HashMap::new() }
+    /// The directory `root` of `driver`. `seed` goes into the identity of what is found in it: 0
+    /// where names of directories are random, and no store has those of another.
+    pub(super) fn new(driver: Driver, root: &'a Root, open: &'a OpenLayers, seed: u64) -> Home<'a> {
+        Home { driver, root, open, seed, known: HashMap::new(), sealed: HashMap::new() }
     }
 
     /// The files of the layer `id` and of those below it, as the driver would mount them: its own
@@ -244,6 +253,16 @@ impl<'a> Home<'a> {
         Ok(dirs)
     }
 
+    /// The same for a layer that lies right upon `parent`.
+    pub(super) fn layer_upon(
+        &mut self,
+        id: &DirId,
+        parent: Option<&DirId>,
+    ) -> Result<Vec<LayerDir>> {
+        self.check_parent(id, parent)?;
+        self.layer(id)
+    }
+
     /// A container's writable layer `upper` in the directory `id`, and what is merged below it:
     /// the directory `lower` and the rest of `dirs`.
     pub(super) fn container(
@@ -256,10 +275,7 @@ impl<'a> Home<'a> {
         if self.driver == Driver::Vfs {
             return Ok(vec![upper]);
         }
-        if self.below(id)?.first() != lower {
-            let path = self.root.path().join(format!("{id}/lower"));
-            return Err(Error::corrupt(path, "does not begin with the init layer"));
-        }
+        self.check_parent(id, lower)?;
         Ok(std::iter::once(upper).chain(dirs.iter().cloned()).collect())
     }
 
@@ -269,14 +285,24 @@ impl<'a> Home<'a> {
     /// ENOENT where there are none.
     pub(super) fn writable(&self, id: &DirId) -> Result<LayerDir> {
         let root = self.root.sub(self.driver.files(id), Access::Live)?;
-        Ok(self.driver.dir(id, Arc::new(root)))
+        Ok(self.driver.dir(id, Arc::new(root), self.seed))
+    }
+
+    /// Holds the `lower` file of `id` to what the engine's lists say of it.
+    fn check_parent(&mut self, id: &DirId, parent: Option<&DirId>) -> Result<()> {
+        if self.driver == Driver::Vfs || self.below(id)?.first() == parent {
+            return Ok(());
+        }
+        let path = self.root.path().join(format!("{id}/lower"));
+        Err(Error::corrupt(path, "does not begin with the layer that should be below"))
     }
 
     fn sealed(&mut self, id: &DirId) -> Result<LayerDir> {
         if let Some(dir) = self.sealed.get(id) {
             return Ok(dir.clone());
         }
-        let dir = self.driver.dir(id, self.open.open(self.root, self.driver.files(id))?);
+        let root = self.open.open(self.root, self.driver.files(id))?;
+        let dir = self.driver.dir(id, root, self.seed);
         self.sealed.insert(id.clone(), dir.clone());
         Ok(dir)
     }

@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use serde::Deserialize;
 
 use super::LayerStore;
+use super::containers_storage::ContainersStorage;
 use super::docker::Docker;
 use crate::backing::{Access, Root};
 use crate::error::Error;
@@ -19,6 +20,11 @@ use crate::error::Error;
 /// Where Docker keeps its data root, and its settings, from the root of the file system.
 const DOCKER_ROOT: &str = "var/lib/docker";
 const DOCKER_SETTINGS: &str = "etc/docker/daemon.json";
+
+/// Where root's Podman keeps its store, from the root of the file system, and that of an ordinary
+/// user, from the home directory (containers-storage.conf(5)).
+const PODMAN_ROOT: &str = "var/lib/containers/storage";
+const PODMAN_HOME: &str = ".local/share/containers/storage";
 
 /// Largest settings file that is read, in bytes.
 const SETTINGS_MAX: u64 = 1 << 20;
@@ -28,6 +34,18 @@ const SETTINGS_MAX: u64 = 1 << 20;
 pub enum Kind {
     /// A Docker data root.
     Docker,
+    /// A store of Podman, Buildah or CRI-O.
+    Podman,
+}
+
+impl Kind {
+    /// What stands before the path of one, in bytes.
+    fn prefix(self) -> &'static [u8] {
+        match self {
+            Kind::Docker => b"docker:",
+            Kind::Podman => b"podman:",
+        }
+    }
 }
 
 /// A store as it was named: a directory, and of which engine, where that was said.
@@ -40,13 +58,15 @@ pub struct Source {
 }
 
 impl Source {
-    /// Parses `docker:PATH`, or a plain path.
+    /// Parses `docker:PATH`, `podman:PATH`, or a plain path.
     #[must_use]
     pub fn parse(text: &OsStr) -> Source {
-        match text.as_bytes().strip_prefix(b"docker:") {
-            Some(path) => Source { kind: Some(Kind::Docker), path: OsStr::from_bytes(path).into() },
-            None => Source { kind: None, path: text.into() },
+        for kind in [Kind::Docker, Kind::Podman] {
+            if let Some(path) = text.as_bytes().strip_prefix(kind.prefix()) {
+                return Source { kind: Some(kind), path: OsStr::from_bytes(path).into() };
+            }
         }
+        Source { kind: None, path: text.into() }
     }
 }
 
@@ -150,20 +170,31 @@ impl std::error::Error for OpenError {
 /// # Errors
 /// Fails where it is no store, may not be read, or holds what stratafs can't read.
 pub fn open(source: &Source) -> Result<Arc<dyn LayerStore>, OpenError> {
+    let path = &source.path;
     match source.kind {
-        None | Some(Kind::Docker) => Ok(Arc::new(Docker::open(&source.path)?)),
+        Some(Kind::Docker) => Ok(Arc::new(Docker::open(path)?)),
+        Some(Kind::Podman) => Ok(Arc::new(ContainersStorage::open(path)?)),
+        None if ContainersStorage::is_at(path) => Ok(Arc::new(ContainersStorage::open(path)?)),
+        None => Ok(Arc::new(Docker::open(path)?)),
     }
 }
 
-/// The stores of the host whose file system is at `image_root`, normally `/`: for Docker the
-/// `data-root` of its settings, or else `/var/lib/docker` where that exists.
+/// The stores of the host whose file system is at `image_root`, normally `/`.
+///
+/// For Docker it is the `data-root` of its settings, or else `/var/lib/docker` where that exists;
+/// for Podman what lies in the usual place, and where `home` is given, in that home directory.
 #[must_use]
-pub fn find_host_stores(image_root: &Path) -> Vec<Source> {
-    let path = docker_data_root(image_root).or_else(|| {
+pub fn find_host_stores(image_root: &Path, home: Option<&Path>) -> Vec<Source> {
+    let docker = docker_data_root(image_root).or_else(|| {
         let usual = image_root.join(DOCKER_ROOT);
         usual.is_dir().then_some(usual)
     });
-    path.map(|path| Source { kind: Some(Kind::Docker), path }).into_iter().collect()
+    let podman = [Some(image_root.join(PODMAN_ROOT)), home.map(|home| home.join(PODMAN_HOME))];
+    // One that was never used, or that this user may not look at, is not taken for a store.
+    let podman = podman.into_iter().flatten().filter(|path| ContainersStorage::is_at(path));
+    let docker = docker.map(|path| Source { kind: Some(Kind::Docker), path });
+    let podman = podman.map(|path| Source { kind: Some(Kind::Podman), path });
+    docker.into_iter().chain(podman).collect()
 }
 
 /// What Docker's settings name as its data root. Settings that are missing or damaged name none:
@@ -194,6 +225,7 @@ mod tests {
         for (text, kind, path) in [
             ("docker:/var/lib/docker", Some(Kind::Docker), "/var/lib/docker"),
             ("docker:a:b", Some(Kind::Docker), "a:b"),
+            ("podman:/srv", Some(Kind::Podman), "/srv"),
             ("/var/lib/docker", None, "/var/lib/docker"),
             ("./docker:x", None, "./docker:x"),
             ("docker", None, "docker"),
@@ -206,7 +238,7 @@ mod tests {
     fn docker_is_found_where_its_settings_say_or_in_the_usual_place() {
         let host = tempfile::tempdir().unwrap();
         let found = || {
-            let sources = find_host_stores(host.path());
+            let sources = find_host_stores(host.path(), None);
             let inside =
                 |source: &Source| source.path.strip_prefix(host.path()).unwrap().to_owned();
             sources.iter().map(inside).collect::<Vec<_>>()

@@ -53,6 +53,12 @@ impl Taking {
         self.hash.add(name.as_bytes());
     }
 
+    /// Takes in all that another stamp was made of.
+    pub(super) fn merge(&mut self, other: Stamp) {
+        self.hash.add(&other.files.to_le_bytes());
+        self.newest = self.newest.max(other.newest);
+    }
+
     /// The stamp of all that was taken in.
     pub(super) fn finish(self) -> Stamp {
         Stamp { files: self.hash.finish(), newest: self.newest }

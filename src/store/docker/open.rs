@@ -11,7 +11,7 @@ use crate::backing::{Access, Root, Time};
 use crate::error::{Error, Result};
 use crate::store::driver::{Driver, OpenLayers};
 use crate::store::files::if_found;
-use crate::store::{Marks, OpenError, StoreInfo};
+use crate::store::{Conventions, Marks, OpenError, StoreInfo};
 
 /// What makes a directory a data root, for messages.
 const LOOKED_FOR: &str = "image/overlay2/repositories.json or image/vfs/repositories.json";
@@ -38,7 +38,12 @@ impl Docker {
             "vfs" => Driver::Vfs,
             other => return Err(OpenError::unsupported(path, other, advice(other))),
         };
-        let info = StoreInfo { kind: "docker", driver: driver.name(), path: path.to_owned() };
+        let info = StoreInfo {
+            kind: "docker",
+            driver: driver.name(),
+            path: path.to_owned(),
+            conventions: Conventions::Docker,
+        };
         let roots = Roots::open(&location, driver).map_err(failed)?;
         let roots = Mutex::new(Arc::new(roots));
         Ok(Docker { info, location, driver, roots, layers: OpenLayers::new() })

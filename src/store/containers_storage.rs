@@ -1,0 +1,152 @@
+//! The store of Podman, Buildah and CRI-O (github.com/containers/storage), with one of the drivers
+//! `overlay` and `vfs`.
+//!
+//! What is difficult, and what answers it:
+//! 1. Names in the files may be anything: each is parsed into a type before it becomes part of a
+//!    path, one entry of a list apart from the others ([`records`]).
+//! 2. Lists are replaced whole, by a rename, so each is read as it was at one moment and no lock is
+//!    waited for; where two were read at different moments, the question is asked again.
+//! 3. Parents stand in one list and again in each layer's directory: both must agree, and a walk
+//!    up ends ([`Layers`]).
+//! 4. Directories of layers are named by content, so that two stores of a host have the same
+//!    names: the store's path tells their inode numbers apart.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use self::layers::Layers;
+use self::roots::Roots;
+use crate::digest::{ContainerId, ImageId};
+use crate::error::{Error, Result};
+use crate::store::driver::{Driver, Home, OpenLayers};
+use crate::store::{
+    Catalog, Container, Generation, GraphDriver, Image, LayerDir, LayerStore, StoreInfo, Usage,
+};
+
+mod catalog;
+mod container;
+mod image;
+mod layers;
+mod open;
+mod records;
+mod roots;
+#[cfg(test)]
+mod tests;
+
+/// How often something is read again while the engine writes.
+const TRIES: usize = 8;
+
+/// A store of containers/storage.
+#[derive(Debug)]
+pub struct ContainersStorage {
+    info: StoreInfo,
+    /// Its directory, as an absolute path.
+    location: PathBuf,
+    driver: Driver,
+    roots: Mutex<Arc<Roots>>,
+    /// The list of layers that was read last, and the stamp it had.
+    layers: Mutex<Option<(u64, Arc<Layers>)>>,
+    open: OpenLayers,
+}
+
+impl ContainersStorage {
+    /// The store as it is now: opened anew, and exchanged if it is another.
+    fn roots(&self) -> Result<Arc<Roots>> {
+        let fresh = Roots::open(&self.location, self.driver)?;
+        let mut roots = lock(&self.roots);
+        if !roots.is_same(&fresh) {
+            *roots = Arc::new(fresh);
+        }
+        Ok(roots.clone())
+    }
+
+    fn layers(&self, roots: &Roots) -> Result<Arc<Layers>> {
+        let stamp = layers::stamp(roots).files;
+        if let Some((known, layers)) = &*lock(&self.layers)
+            && *known == stamp
+        {
+            return Ok(Arc::clone(layers));
+        }
+        let layers = Arc::new(Layers::read(roots)?);
+        *lock(&self.layers) = Some((stamp, Arc::clone(&layers)));
+        Ok(layers)
+    }
+
+    /// What `read` makes of the store, read again where it fails while the engine writes.
+    fn steadily<T>(&self, read: impl Fn(&Roots, &Layers, &mut Home<'_>) -> Result<T>) -> Result<T> {
+        let roots = self.roots()?;
+        let mut before = catalog::stamp(&roots).files;
+        for _ in 1..TRIES {
+            let answer = self.read_once(&roots, &read);
+            let after = catalog::stamp(&roots).files;
+            if answer.is_ok() || after == before {
+                return answer;
+            }
+            before = after;
+        }
+        self.read_once(&roots, &read)
+    }
+
+    fn read_once<T>(
+        &self,
+        roots: &Roots,
+        read: &impl Fn(&Roots, &Layers, &mut Home<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let layers = self.layers(roots)?;
+        let mut home = Home::new(self.driver, roots.home()?, &self.open, roots.seed());
+        read(roots, &layers, &mut home)
+    }
+}
+
+impl LayerStore for ContainersStorage {
+    fn info(&self) -> &StoreInfo {
+        &self.info
+    }
+
+    fn generation(&self) -> Result<Generation> {
+        Ok(catalog::stamp(&*self.roots()?).generation())
+    }
+
+    fn catalog(&self) -> Result<Catalog> {
+        let roots = self.roots()?;
+        let mut before = catalog::stamp(&roots);
+        let mut tries = 1;
+        loop {
+            let catalog = catalog::read(&roots);
+            let after = catalog::stamp(&roots);
+            if after.files == before.files || tries == TRIES {
+                return Ok(catalog);
+            }
+            before = after;
+            tries += 1;
+        }
+    }
+
+    fn config(&self, id: ImageId) -> Result<Arc<[u8]>> {
+        Ok(image::config(&*self.roots()?, id)?.into())
+    }
+
+    fn image(&self, id: ImageId) -> Result<Image> {
+        self.steadily(|roots, layers, home| image::read(roots, layers, home, id))
+    }
+
+    fn container(&self, id: ContainerId) -> Result<Container> {
+        self.steadily(|roots, layers, home| container::read(roots, layers, home, id))
+    }
+
+    fn graph_driver(&self, dirs: &[LayerDir]) -> GraphDriver {
+        self.driver.describe(dirs)
+    }
+
+    fn usage(&self) -> Result<Usage> {
+        let roots = self.roots()?;
+        let used = self.layers(&roots)?.size();
+        let home = roots.home()?;
+        let space = rustix::fs::fstatvfs(home).map_err(|err| Error::io(home.path(), err))?;
+        Ok(Usage { total: space.f_blocks.saturating_mul(space.f_frsize), used })
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
