@@ -10,6 +10,7 @@ pub mod history;
 pub mod inspect;
 pub mod layer;
 mod pack;
+mod podman;
 pub mod save;
 pub mod v1;
 

@@ -16,7 +16,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::mount::{self, Leave, MountPoint, daemon};
-use crate::store::{self, Source};
+use crate::store::LayerStore;
 use crate::tree::{self, Tree};
 use crate::{archive, recipe};
 
@@ -48,8 +48,8 @@ enum Command {
 #[derive(Debug, Default, PartialEq, Eq, Args)]
 #[command(override_usage = "stratafs mount [OPTIONS] [SOURCE]... MOUNTPOINT")]
 struct MountArgs {
-    /// Stores, each docker:PATH or a path whose kind is found out (none: this host's), and the
-    /// directory to mount them on
+    /// Stores, each docker:PATH, podman:PATH or a path whose kind is found out (none: this host's),
+    /// and the directory to mount them on
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
     /// Stay in the foreground
@@ -59,9 +59,9 @@ struct MountArgs {
     /// each long option below as KEY=VALUE
     #[arg(short, value_name = "OPT,...")]
     options: Vec<String>,
-    /// Which version of the engine save.tar and export.tar are written like
-    #[arg(long, value_enum, default_value_t)]
-    flavour: Flavour,
+    /// Which engine save.tar and export.tar are written like, instead of the store's own
+    #[arg(long, value_enum)]
+    flavour: Option<Flavour>,
     /// When bytes of a layer are checked against its digest
     #[arg(long, value_enum, default_value_t)]
     verify: Verify,
@@ -95,10 +95,9 @@ struct UmountArgs {
 }
 
 /// Which version of the engine archives are written like.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Flavour {
     /// Docker 29
-    #[default]
     #[value(name = "docker-29")]
     Docker29,
     /// Docker 28
@@ -113,7 +112,10 @@ enum Flavour {
     /// Docker up to 1.9
     #[value(name = "docker-1.9")]
     Docker1_9,
-    /// save.tar as an OCI image layout, export.tar as Docker 29
+    /// save.tar as Podman, export.tar as the store's own engine
+    #[value(name = "podman")]
+    Podman,
+    /// save.tar as an OCI image layout, export.tar as the store's own engine
     #[value(name = "oci")]
     Oci,
 }
@@ -199,9 +201,10 @@ fn mount(mut args: MountArgs) -> Result<ExitCode, Failure> {
         return Err(Failure::Usage("name a mount point".into()));
     };
     let sources = source::sources(names)?;
-    let stores: Vec<_> = sources.iter().map(|source| source.path.clone()).collect();
+    let opened = source::open(&sources, names)?;
+    let stores: Vec<_> = opened.iter().map(|store| store.info().path.clone()).collect();
     let point = MountPoint::check(point, &stores)?;
-    let tree = open_tree(&sources, &args)?;
+    let tree = make_tree(opened, &args)?;
     if args.mount.source.is_empty() {
         args.mount.source = match &stores[..] {
             [store] => store.to_string_lossy().into_owned(),
@@ -213,17 +216,17 @@ fn mount(mut args: MountArgs) -> Result<ExitCode, Failure> {
     Ok(ExitStatus::Success.into())
 }
 
-fn open_tree(sources: &[Source], args: &MountArgs) -> Result<Arc<Tree>, Failure> {
-    let stores = sources.iter().map(store::open).collect::<Result<Vec<_>, _>>()?;
+fn make_tree(stores: Vec<Arc<dyn LayerStore>>, args: &MountArgs) -> Result<Arc<Tree>, Failure> {
     let options = tree::Options {
-        flavour: match args.flavour {
+        flavour: args.flavour.map(|flavour| match flavour {
             Flavour::Docker29 => archive::Flavour::Docker29,
             Flavour::Docker28 => archive::Flavour::Docker28,
             Flavour::Docker25 => archive::Flavour::Docker25,
             Flavour::Docker1_10 => archive::Flavour::Docker110,
             Flavour::Docker1_9 => archive::Flavour::Docker19,
+            Flavour::Podman => archive::Flavour::Podman,
             Flavour::Oci => archive::Flavour::Oci,
-        },
+        }),
         verify: match args.verify {
             Verify::Passing => recipe::Verify::Passing,
             Verify::Always => recipe::Verify::Always,

@@ -138,8 +138,9 @@ pub enum Symlinks {
 /// What the user asked for.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// Which `save.tar` is shown, and how `export.tar` is written.
-    pub flavour: Flavour,
+    /// Which `save.tar` is shown, and how `export.tar` is written; `None`: as the engine of each
+    /// store does.
+    pub flavour: Option<Flavour>,
     /// When bytes of layers are checked.
     pub verify: Verify,
     /// Where symlinks point.

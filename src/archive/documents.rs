@@ -6,6 +6,7 @@ use std::str::FromStr;
 use crate::digest::{DiffId, Digest, ImageId};
 use crate::json::{Escapes, Json};
 use crate::reference::Tagged;
+use crate::store::Conventions;
 
 /// Which engine's archive is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -21,20 +22,32 @@ pub enum Flavour {
     /// An OCI layout with Docker's own files beside it; the bytes of 29.7.2 on a graph driver.
     #[default]
     Docker29,
+    /// Layers beside one another and names in full, as Podman; the bytes of 5.8.2.
+    Podman,
     /// An OCI image layout and nothing else; our own form, since no engine's is the same twice.
     Oci,
 }
 
 impl Flavour {
     /// Every flavour: Docker's, oldest first, then the others.
-    pub const ALL: [Flavour; 6] = [
+    pub const ALL: [Flavour; 7] = [
         Flavour::Docker19,
         Flavour::Docker110,
         Flavour::Docker25,
         Flavour::Docker28,
         Flavour::Docker29,
+        Flavour::Podman,
         Flavour::Oci,
     ];
+
+    /// What the engine of a store writes itself.
+    #[must_use]
+    pub fn of(conventions: Conventions) -> Flavour {
+        match conventions {
+            Conventions::Docker => Flavour::Docker29,
+            Conventions::Podman => Flavour::Podman,
+        }
+    }
 
     /// Its name, as in `formats/NAME.tar`.
     #[must_use]
@@ -45,6 +58,7 @@ impl Flavour {
             Flavour::Docker25 => "docker-25",
             Flavour::Docker28 => "docker-28",
             Flavour::Docker29 => "docker-29",
+            Flavour::Podman => "podman",
             Flavour::Oci => "oci",
         }
     }
@@ -52,9 +66,11 @@ impl Flavour {
     fn escapes(self) -> Escapes {
         match self {
             Flavour::Docker19 | Flavour::Docker110 => Escapes::DOCKER_20,
-            Flavour::Docker25 | Flavour::Docker28 | Flavour::Docker29 | Flavour::Oci => {
-                Escapes::DOCKER_29
-            }
+            Flavour::Docker25
+            | Flavour::Docker28
+            | Flavour::Docker29
+            | Flavour::Podman
+            | Flavour::Oci => Escapes::DOCKER_29,
         }
     }
 }
@@ -193,15 +209,16 @@ pub fn manifest(flavour: Flavour, images: &[SavedImage]) -> Vec<u8> {
         let (config, layers) = paths(flavour, image);
         let mut fields = vec![
             ("Config".to_owned(), config.into()),
-            ("RepoTags".to_owned(), repo_tags(image)),
+            ("RepoTags".to_owned(), repo_tags(flavour, image)),
             ("Layers".to_owned(), Json::Array(layers)),
         ];
         // moby `validatedParentLinks`: a parent that is in the archive, and not the image itself.
-        if let Some(parent) = image.parent.filter(|id| *id != image.id && is_saved(*id)) {
+        let parent = image.parent.filter(|_| flavour != Flavour::Podman);
+        if let Some(parent) = parent.filter(|id| *id != image.id && is_saved(*id)) {
             fields.push(("Parent".to_owned(), parent.to_string().into()));
         }
         match flavour {
-            Flavour::Docker19 | Flavour::Docker110 | Flavour::Oci => {}
+            Flavour::Docker19 | Flavour::Docker110 | Flavour::Podman | Flavour::Oci => {}
             Flavour::Docker25 | Flavour::Docker28 | Flavour::Docker29 => {
                 fields.push(("LayerSources".to_owned(), layer_sources(image)));
             }
@@ -219,14 +236,17 @@ pub fn repositories(flavour: Flavour, images: &[SavedImage]) -> Option<Vec<u8>> 
     for image in images {
         let Some(top) = image.layers.last() else { continue };
         let top = match flavour {
-            Flavour::Docker19 | Flavour::Docker110 => top.v1_id.hex(),
+            Flavour::Docker19 | Flavour::Docker110 | Flavour::Podman => top.v1_id.hex(),
             Flavour::Docker25 | Flavour::Docker28 | Flavour::Docker29 | Flavour::Oci => {
                 top.diff_id.hex()
             }
         };
         for tagged in &image.tags {
-            let (name, entry) =
-                (tagged.name.familiar(), (tagged.tag.to_string(), Json::from(top.as_str())));
+            let name = match flavour == Flavour::Podman {
+                true => tagged.name.to_string(),
+                false => tagged.name.familiar(),
+            };
+            let entry = (tagged.tag.to_string(), Json::from(top.as_str()));
             match names.iter_mut().find(|(known, _)| *known == name) {
                 Some((_, tags)) => tags.push(entry),
                 None => names.push((name, vec![entry])),
@@ -234,7 +254,9 @@ pub fn repositories(flavour: Flavour, images: &[SavedImage]) -> Option<Vec<u8>> 
         }
     }
     let map = Json::map(names.into_iter().map(|(name, tags)| (name, Json::map(tags))));
-    if map.entries().is_empty() { None } else { Some(line(&map, flavour)) }
+    // Podman writes an empty one.
+    let is_missing = map.entries().is_empty() && flavour != Flavour::Podman;
+    if is_missing { None } else { Some(line(&map, flavour)) }
 }
 
 /// Paths in the archive of an image's config and of its layers, lowest first.
@@ -249,11 +271,19 @@ fn paths(flavour: Flavour, image: &SavedImage) -> (String, Vec<Json>) {
             format!("blobs/sha256/{}", image.id.hex()),
             layers.map(|layer| format!("blobs/sha256/{}", layer.diff_id.hex()).into()).collect(),
         ),
+        Flavour::Podman => (
+            format!("{}.json", image.id.hex()),
+            layers.map(|layer| format!("{}.tar", layer.diff_id.hex()).into()).collect(),
+        ),
     }
 }
 
 /// Tags as people write them; null, as a Go slice that nothing was added to, where there is none.
-fn repo_tags(image: &SavedImage) -> Json {
+/// Podman writes them in full, and an empty list.
+fn repo_tags(flavour: Flavour, image: &SavedImage) -> Json {
+    if flavour == Flavour::Podman {
+        return Json::Array(image.tags.iter().map(|tag| tag.to_string().into()).collect());
+    }
     if image.tags.is_empty() {
         return Json::Null;
     }
@@ -297,10 +327,12 @@ fn annotated(descriptor: Json, tagged: &Tagged) -> Json {
     }
 }
 
-/// The value and a newline, as Go's `json.Encoder` writes.
+/// The value and a newline, as Go's `json.Encoder` writes; in Podman it is `json.Marshal`.
 fn line(json: &Json, flavour: Flavour) -> Vec<u8> {
     let mut line = json.to_bytes(flavour.escapes());
-    line.push(b'\n');
+    if flavour != Flavour::Podman {
+        line.push(b'\n');
+    }
     line
 }
 

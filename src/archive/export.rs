@@ -1,5 +1,5 @@
 //! Merged files as one flat tar, as `docker export` packs a container; and a writable layer's tar,
-//! as `docker commit` stores it.
+//! as `docker commit` stores it. Podman's are the same but for xattrs and marks ([`Style::Podman`]).
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -20,17 +20,25 @@ pub use accounts::Accounts;
 /// The xattr of file capabilities, the only one that Docker exports.
 const CAPABILITY: &str = "security.capability";
 
+/// The xattr of integrity signatures, which Podman exports as well.
+const INTEGRITY: &str = "security.ima";
+
+/// Beginnings of `user.*` xattrs that are the engine's own notes, and in no archive of Podman.
+const NOTES: [&str; 3] = ["user.overlay.", "user.fuseoverlayfs.", "user.containers.override_stat"];
+
 /// Fourth byte of a capability value of 24 bytes that is bound to a user namespace
 /// (linux/capability.h, `VFS_CAP_REVISION_3`).
 const REVISION_3: u8 = 3;
 
-/// What differs between versions of the engine.
+/// What differs between engines and their versions.
 #[derive(Debug, Clone)]
 pub enum Style {
     /// Docker 24 and later: permission bits alone, no user names.
     Plain,
     /// Docker 20.10 as Debian builds it: type bits in the mode, names of users and groups.
     Typed(Accounts),
+    /// Podman: permission bits alone, no user names, and every `user.*` xattr.
+    Podman,
 }
 
 /// An archive of files that may change, as they were when it was put together.
@@ -65,11 +73,11 @@ pub fn export(stack: &Stack, style: &Style) -> Result<Export> {
 
 /// A writable directory of overlayfs as `raw`, a stack of it alone in which no mark counts: its own
 /// entries, with deletions as whiteouts and opaque directories as marks. `prefix` is that of its
-/// marks, `trusted.overlay.` or `user.overlay.`.
+/// marks, `trusted.overlay.` or `user.overlay.`; `below` is what it hides.
 ///
 /// # Errors
 /// Fails when a directory can't be read.
-pub fn native_diff(raw: &Stack, prefix: &str, style: &Style) -> Result<Export> {
+pub fn native_diff(raw: &Stack, below: &Stack, prefix: &str, style: &Style) -> Result<Export> {
     let mut builder = Builder::new(raw, style);
     raw.walk(&mut |path, entry| {
         let Ok(entry) = entry else { return builder.omit(path) };
@@ -79,7 +87,10 @@ pub fn native_diff(raw: &Stack, prefix: &str, style: &Style) -> Result<Export> {
             return Ok(());
         }
         builder.push(path, entry)?;
-        if entry.stat.is_dir() && builder.has_mark(entry, prefix, "opaque", b"y")? {
+        if entry.stat.is_dir()
+            && builder.has_mark(entry, prefix, "opaque", b"y")?
+            && builder.marks_opaque(below, path)?
+        {
             builder.push_opaque(path, &entry.stat);
         }
         Ok(())
@@ -145,7 +156,7 @@ impl<'a> Builder<'a> {
         let Some(mut header) = self.header(path, stat) else {
             return self.omit(path);
         };
-        header.xattrs = self.capability(entry)?;
+        header.xattrs = self.xattrs(entry)?;
         if stat.kind == FileKind::Symlink {
             header.link = self.stack.read_link(entry)?;
         }
@@ -213,10 +224,34 @@ impl<'a> Builder<'a> {
 
     fn owned(&self, header: Header, stat: &Stat) -> Header {
         let (user, group) = match self.style {
-            Style::Plain => (Vec::new(), Vec::new()),
+            Style::Plain | Style::Podman => (Vec::new(), Vec::new()),
             Style::Typed(accounts) => (accounts.user(stat.uid), accounts.group(stat.gid)),
         };
         Header { uid: stat.uid, gid: stat.gid, user, group, ..header }
+    }
+
+    /// The xattrs that the engine packs.
+    fn xattrs(&self, entry: &Entry) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+        match self.style {
+            Style::Plain | Style::Typed(_) => self.capability(entry),
+            Style::Podman => self.all_xattrs(entry),
+        }
+    }
+
+    /// Capabilities and signatures as they are, and all that users noted.
+    fn all_xattrs(&self, entry: &Entry) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+        let mut xattrs = Vec::new();
+        for name in self.stack.xattrs(entry)? {
+            let bytes = name.as_bytes();
+            let is_note = NOTES.iter().any(|note| bytes.starts_with(note.as_bytes()));
+            let is_packed = bytes.starts_with(b"user.") && !is_note
+                || bytes == CAPABILITY.as_bytes()
+                || bytes == INTEGRITY.as_bytes();
+            if is_packed && let Some(value) = self.stack.xattr(entry, &name)? {
+                xattrs.push((bytes.to_vec(), value));
+            }
+        }
+        Ok(xattrs)
     }
 
     /// The file's capabilities, as the second revision: the third is bound to a user namespace that
@@ -258,13 +293,25 @@ impl<'a> Builder<'a> {
             false => Vec::new(),
         };
         let header = Header {
-            mode: 0o600,
+            mode: match self.style {
+                Style::Plain | Style::Typed(_) => 0o600,
+                Style::Podman => 0,
+            },
             mtime: stat.mtime.secs,
             link,
             ..Header::new(whiteout_path(path), Type::Regular)
         };
         let header = self.owned(header, stat);
         self.packer.push(header, &Body::Empty);
+    }
+
+    /// Whether an opaque directory is marked: Podman leaves it where there was nothing to hide
+    /// (containers/storage `pkg/archive/archive_linux.go`, `ConvertWrite`).
+    fn marks_opaque(&self, below: &Stack, path: &[u8]) -> Result<bool> {
+        match self.style {
+            Style::Plain | Style::Typed(_) => Ok(true),
+            Style::Podman => Ok(find(below, path)?.is_some()),
+        }
     }
 
     fn push_opaque(&mut self, path: &[u8], stat: &Stat) {
@@ -285,14 +332,7 @@ impl<'a> Builder<'a> {
 
     /// The entry at `path`, through no symlink.
     fn find(&self, path: &[u8]) -> Result<Entry> {
-        let mut entry = self.stack.root()?;
-        for part in path.split(|&byte| byte == b'/').filter(|part| !part.is_empty()) {
-            entry = self
-                .stack
-                .lookup(&entry, OsStr::from_bytes(part))?
-                .ok_or_else(|| Error::stale(OsStr::from_bytes(path)))?;
-        }
-        Ok(entry)
+        find(self.stack, path)?.ok_or_else(|| Error::stale(OsStr::from_bytes(path)))
     }
 
     fn finish(self) -> Result<Export> {
@@ -303,6 +343,24 @@ impl<'a> Builder<'a> {
             omitted: self.omitted,
         })
     }
+}
+
+/// The entry at `path` in a tree, through no symlink. A stack without layers is an empty tree.
+fn find(stack: &Stack, path: &[u8]) -> Result<Option<Entry>> {
+    if stack.layers().is_empty() {
+        return Ok(None);
+    }
+    let mut entry = stack.root()?;
+    for part in path.split(|&byte| byte == b'/').filter(|part| !part.is_empty()) {
+        if !entry.is_dir() {
+            return Ok(None);
+        }
+        match stack.lookup(&entry, OsStr::from_bytes(part))? {
+            Some(found) => entry = found,
+            None => return Ok(None),
+        }
+    }
+    Ok(Some(entry))
 }
 
 /// `dir/name` as `dir/.wh.name`.

@@ -6,7 +6,7 @@ use crate::json::shape::{Field, STRINGS, Shape};
 use crate::json::{self, Escapes, Json, Malformed};
 use crate::oci::ImageConfig;
 use crate::reference::Reference;
-use crate::store::{GraphDriver, State};
+use crate::store::{self, GraphDriver, State};
 use crate::time::Timestamp;
 
 /// An image, as far as its config does not tell.
@@ -119,6 +119,23 @@ pub fn container(container: &Container<'_>) -> Result<Vec<u8>, Malformed> {
         ("Config", field("Config")),
         ("NetworkSettings", network_settings(&field("NetworkSettings"))),
     ])))
+}
+
+/// A container of a store that keeps no record of its own for one, as far as it knows: the names
+/// are those of `podman inspect`.
+#[must_use]
+pub fn known_container(container: &store::Container, driver: &GraphDriver) -> Vec<u8> {
+    let image = container.image.map(|id| id.hex()).unwrap_or_default();
+    page(Json::object([
+        ("Id", container.id.hex().into()),
+        ("Created", container.created.as_str().into()),
+        ("State", Json::object([("Status", container.state.name().into())])),
+        ("Image", image.into()),
+        ("ImageName", container.image_name.as_str().into()),
+        ("Name", container.name.as_str().into()),
+        ("Driver", driver.name.as_str().into()),
+        ("GraphDriver", graph_driver(driver)),
+    ]))
 }
 
 /// One object as the command line prints it: an array, indented, with a newline.

@@ -1,4 +1,4 @@
-//! Images as one archive, as `docker save` writes them, and as an OCI layout.
+//! Images as one archive, as `docker save` or `podman save` writes them, and as an OCI layout.
 //!
 //! Docker writes the files into a directory and packs that, so entries are sorted by name and
 //! carry the mtimes of the files. Where it writes the time of the run, ours is the image's
@@ -11,9 +11,9 @@ use rustix::io::Errno;
 
 use super::documents::{self, Flavour, SavedLayer};
 use super::export::Accounts;
-use super::mtime_of;
 use super::pack::{Body, Packer, directory, file};
 use super::v1::{self, Dialect, LegacyLayer};
+use super::{mtime_of, podman};
 use crate::digest::{DiffId, Digest};
 use crate::error::{Error, Result};
 use crate::oci::ImageConfig;
@@ -50,6 +50,11 @@ pub fn save(images: &[SavedImage<'_>], flavour: Flavour) -> Result<Recipe> {
         Flavour::Docker28 => blobs(images, &described, &DOCKER_28),
         Flavour::Docker29 => blobs(images, &described, &DOCKER_29),
         Flavour::Oci => layout(images, &described),
+        Flavour::Podman => {
+            let described = described.iter();
+            let described = described.map(|image| (image.documents.clone(), &image.legacy[..]));
+            return podman::archive(images, &described.collect::<Vec<_>>());
+        }
     };
     let mut packer = Packer::default();
     for (name, entry) in entries {
@@ -71,13 +76,14 @@ fn describe(saved: &SavedImage<'_>, flavour: Flavour) -> Result<Described> {
         // Docker says "empty export - not implemented".
         return Err(Error::errno_of(shown, Errno::NODATA));
     }
-    let dialect = match flavour {
-        Flavour::Docker19 | Flavour::Docker110 => Dialect::Docker20,
-        Flavour::Docker25 | Flavour::Docker28 => Dialect::Docker28,
-        Flavour::Docker29 | Flavour::Oci => Dialect::Docker29,
+    let config = saved.config;
+    let legacy = match flavour {
+        Flavour::Docker19 | Flavour::Docker110 => v1::legacy_layers(config, Dialect::Docker20),
+        Flavour::Docker25 | Flavour::Docker28 => v1::legacy_layers(config, Dialect::Docker28),
+        Flavour::Docker29 | Flavour::Oci => v1::legacy_layers(config, Dialect::Docker29),
+        Flavour::Podman => podman::legacy_layers(&saved.image.config, &config.diff_ids),
     };
-    let legacy = v1::legacy_layers(saved.config, dialect)
-        .map_err(|why| Error::corrupt(shown, why.to_string()))?;
+    let legacy = legacy.map_err(|why| Error::corrupt(shown, why.to_string()))?;
     let layers = saved.image.layers.iter().zip(saved.layers).zip(&legacy);
     let layers = layers.map(|((layer, tar), legacy)| SavedLayer {
         diff_id: layer.diff_id,
@@ -280,7 +286,11 @@ fn dressed(header: Header, flavour: Flavour) -> Header {
     };
     let root = Accounts::root_only();
     match flavour {
-        Flavour::Docker25 | Flavour::Docker28 | Flavour::Docker29 | Flavour::Oci => header,
+        Flavour::Docker25
+        | Flavour::Docker28
+        | Flavour::Docker29
+        | Flavour::Podman
+        | Flavour::Oci => header,
         Flavour::Docker19 => Header { mode: header.mode | type_bits, ..header },
         Flavour::Docker110 => Header {
             mode: header.mode | type_bits,

@@ -69,7 +69,7 @@ fn apply_word(word: &str, args: &mut MountArgs) -> Result<(), String> {
 
 fn apply_value(key: &str, value: &str, args: &mut MountArgs) -> Result<(), String> {
     match key {
-        "flavour" => args.flavour = choice(value)?,
+        "flavour" => args.flavour = Some(choice(value)?),
         "verify" => args.verify = choice(value)?,
         "symlinks" => args.symlinks = choice(value)?,
         "image" => args.images.push(value.to_owned()),
@@ -147,7 +147,7 @@ mod tests {
         assert_eq!(args.mount.audience, Audience::Everybody);
         assert_eq!(args.mount.programs, Programs::Refused);
         assert_eq!(args.mount.xattrs, Xattrs::Hidden);
-        assert_eq!(args.flavour, Flavour::Docker1_10);
+        assert_eq!(args.flavour, Some(Flavour::Docker1_10));
         assert_eq!(args.verify, Verify::Always);
         assert_eq!(args.symlinks, Symlinks::Rebase);
         assert_eq!(args.images, ["a*", "b,c"]);

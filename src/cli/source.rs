@@ -4,10 +4,11 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::status::Failure;
 use crate::error::Error;
-use crate::store::{OpenError, Source, find_host_stores};
+use crate::store::{self, LayerStore, OpenError, Source, find_host_stores};
 
 /// Kinds of stores that may stand before a colon but that this version does not read.
 const LATER: [&str; 5] = ["containerd", "oci", "oci-archive", "docker-archive", "windows-layer"];
@@ -22,10 +23,39 @@ pub(super) fn sources(names: &[PathBuf]) -> Result<Vec<Source>, Failure> {
         [] => find_host_stores(Path::new("/"), home().as_deref()),
         _ => names.iter().map(|name| parse(name.as_os_str())).collect::<Result<_, _>>()?,
     };
-    if sources.is_empty() {
-        return Err(Failure::NoStore);
+    match (&sources[..], names) {
+        ([], _) => Err(Failure::NoStore),
+        // Where a place that was found can't be reached, opening it tells.
+        (_, []) => {
+            let resolved = |found: Source| resolve(found.clone()).unwrap_or(found);
+            Ok(sources.into_iter().map(resolved).collect())
+        }
+        _ => sources.into_iter().map(resolve).collect(),
     }
-    sources.into_iter().map(resolve).collect()
+}
+
+/// Opens the stores. Of those that nobody named, one that can't be read is left out while another
+/// can: a host may have a store of each engine.
+///
+/// # Errors
+/// Fails when a store that was named can't be opened, or none can.
+pub(super) fn open(
+    sources: &[Source],
+    names: &[PathBuf],
+) -> Result<Vec<Arc<dyn LayerStore>>, Failure> {
+    let (mut opened, mut failed) = (Vec::new(), Vec::new());
+    for source in sources {
+        match store::open(source) {
+            Ok(store) => opened.push(store),
+            Err(err) if names.is_empty() => failed.push(err),
+            Err(err) => return Err(err.into()),
+        }
+    }
+    if opened.is_empty() {
+        return Err(failed.into_iter().next().map_or(Failure::NoStore, Failure::from));
+    }
+    failed.iter().for_each(|err| tracing::warn!("left out: {err}"));
+    Ok(opened)
 }
 
 /// The home directory of an ordinary user, who has a store there; root's is the host's.
@@ -70,6 +100,21 @@ mod tests {
         let failure = parse("containerd:/srv").unwrap_err();
         assert_eq!(failure.status(), ExitStatus::StoreUnsupported);
         assert!(failure.to_string().contains("containerd"), "{failure}");
+    }
+
+    #[test]
+    fn a_store_that_nobody_named_is_left_out_where_it_cannot_be_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let source = |name: &str| Source { kind: None, path: dir.path().join(name) };
+        for name in ["good/overlay-images", "good/overlay-layers", "bad"] {
+            fs::create_dir_all(dir.path().join(name)).unwrap();
+        }
+        let both = [source("bad"), source("good")];
+        assert_eq!(open(&both, &[]).unwrap().len(), 1);
+        let failure = open(&both, &["bad".into()]).unwrap_err();
+        assert_eq!(failure.status(), ExitStatus::NotAStore);
+        let failure = open(&[source("bad")], &[]).unwrap_err();
+        assert_eq!(failure.status(), ExitStatus::NotAStore);
     }
 
     #[test]

@@ -107,7 +107,11 @@ impl fmt::Display for Failure {
             ),
             Failure::Mount(err) => write!(f, "{err}"),
             Failure::Store(err @ OpenError::NotAStore { .. }) => {
-                write!(f, "{err}: name the directory that `docker info` calls Docker Root Dir")
+                write!(
+                    f,
+                    "{err}: name the directory that `docker info` calls Docker Root Dir, or \
+                     `podman info` graphRoot"
+                )
             }
             Failure::Store(err) => write!(f, "{err}"),
         }

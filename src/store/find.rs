@@ -190,7 +190,7 @@ pub fn find_host_stores(image_root: &Path, home: Option<&Path>) -> Vec<Source> {
         usual.is_dir().then_some(usual)
     });
     let podman = [Some(image_root.join(PODMAN_ROOT)), home.map(|home| home.join(PODMAN_HOME))];
-    // One that was never used, or that this user may not look at, is not taken for a store.
+    // A directory that was never used is not taken for a store.
     let podman = podman.into_iter().flatten().filter(|path| ContainersStorage::is_at(path));
     let docker = docker.map(|path| Source { kind: Some(Kind::Docker), path });
     let podman = podman.map(|path| Source { kind: Some(Kind::Podman), path });
@@ -258,6 +258,26 @@ mod tests {
             fs::write(host.path().join(DOCKER_SETTINGS), settings).unwrap();
             assert_eq!(found(), [Path::new(path)], "{settings}");
         }
+    }
+
+    #[test]
+    fn podman_is_found_in_the_usual_places_once_it_was_used() {
+        let host = tempfile::tempdir().unwrap();
+        let home = host.path().join("home/user");
+        fs::create_dir_all(host.path().join(PODMAN_ROOT)).unwrap();
+        assert!(find_host_stores(host.path(), Some(&home)).is_empty());
+        let stores = [host.path().join(PODMAN_ROOT), home.join(PODMAN_HOME)];
+        for store in &stores {
+            fs::create_dir_all(store.join("overlay-images")).unwrap();
+            fs::create_dir_all(store.join("overlay-layers")).unwrap();
+        }
+        let found = find_host_stores(host.path(), Some(&home));
+        let expected =
+            stores.map(|path| Source { kind: Some(Kind::Podman), path: path.to_path_buf() });
+        assert_eq!(found, expected);
+        assert_eq!(find_host_stores(host.path(), None), expected[..1]);
+        let source = Source { kind: None, path: expected[0].path.clone() };
+        assert_eq!(open(&source).unwrap().info().kind, "podman");
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::overlay::Stack;
 use crate::overlay::changes::changes;
 use crate::recipe::{Recipe, Verify};
-use crate::store::{Container, LayerDir, LayerSource, Marks, State};
+use crate::store::{Container, Conventions, LayerDir, LayerSource, Marks, State};
 
 /// Memory that recipes may take before the least recently used go, in bytes.
 const WEIGHT: usize = 256 << 20;
@@ -133,7 +133,7 @@ impl Tree {
             Archive::Image(id) => {
                 let loaded = shelf.image(*id)?;
                 let stack = Stack::new(layer_dirs(&loaded.image.layers));
-                let export = export::export(&stack, &self.style(&stack))?;
+                let export = export::export(&stack, &self.style(shelf, &stack))?;
                 let mtime = loaded.config.mtime();
                 Ok(self.made_of(export, Some(mtime)))
             }
@@ -147,9 +147,9 @@ impl Tree {
             Archive::Container(id) => {
                 let container = exportable(shelf.container(*id)?)?;
                 let stack = Stack::new(container.dirs);
-                Ok(self.made_of(export::export(&stack, &self.style(&stack))?, None))
+                Ok(self.made_of(export::export(&stack, &self.style(shelf, &stack))?, None))
             }
-            Archive::Diff(id) => self.make_diff(exportable(shelf.container(*id)?)?),
+            Archive::Diff(id) => self.make_diff(shelf, exportable(shelf.container(*id)?)?),
         }
     }
 
@@ -184,15 +184,12 @@ impl Tree {
         Ok(Made { recipe, mtime, stamp: 0, made: Instant::now() })
     }
 
-    fn make_diff(&self, container: Container) -> Result<Made> {
+    fn make_diff(&self, shelf: &Shelf, container: Container) -> Result<Made> {
         let Some(own) = container.dirs.first() else {
             return Err(Error::corrupt(&*container.name, "no writable layer"));
         };
-        let style = match self.options.flavour {
-            // The names in a diff are the host's, which no store tells: only root is known.
-            Flavour::Docker110 => Style::Typed(Accounts::root_only()),
-            _ => Style::Plain,
-        };
+        // The names in a diff are the host's, which no store tells: only root is known.
+        let style = self.style_with(shelf, Accounts::root_only);
         let prefix = match own.marks {
             Marks::Trusted => "trusted.overlay.",
             Marks::User => "user.overlay.",
@@ -204,7 +201,8 @@ impl Tree {
             }
         };
         let raw = Stack::new(vec![LayerDir { marks: Marks::Complete, ..own.clone() }]);
-        Ok(self.made_of(export::native_diff(&raw, prefix, &style)?, None))
+        let below = Stack::new(container.init_dirs);
+        Ok(self.made_of(export::native_diff(&raw, &below, prefix, &style)?, None))
     }
 
     fn made_of(&self, export: Export, mtime: Option<Time>) -> Made {
@@ -216,11 +214,23 @@ impl Tree {
         Made { recipe: Arc::new(export.recipe), mtime, stamp, made: Instant::now() }
     }
 
-    fn style(&self, stack: &Stack) -> Style {
-        match self.options.flavour {
-            Flavour::Docker110 => Style::Typed(Accounts::read(stack)),
-            _ => Style::Plain,
+    fn style(&self, shelf: &Shelf, stack: &Stack) -> Style {
+        self.style_with(shelf, || Accounts::read(stack))
+    }
+
+    /// How the engine of a store writes the headers of an export.
+    fn style_with(&self, shelf: &Shelf, accounts: impl FnOnce() -> Accounts) -> Style {
+        match (shelf.store.info().conventions, self.flavour(shelf)) {
+            (Conventions::Podman, _) => Style::Podman,
+            (Conventions::Docker, Flavour::Docker110) => Style::Typed(accounts()),
+            (Conventions::Docker, _) => Style::Plain,
         }
+    }
+
+    /// The flavour of `save.tar` in a store.
+    pub(super) fn flavour(&self, shelf: &Shelf) -> Flavour {
+        let own = || Flavour::of(shelf.store.info().conventions);
+        self.options.flavour.unwrap_or_else(own)
     }
 
     /// Leaves a line in `.stratafs/events`, as the engines log an export or a save.

@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::overlay::Stack;
 use crate::overlay::changes::{Flavor, changes, text};
 use crate::overlay::own::OwnTree;
-use crate::store::Container;
+use crate::store::{Container, Conventions, StoreInfo};
 use crate::time::Timestamp;
 
 impl Tree {
@@ -109,7 +109,15 @@ impl Tree {
     }
 
     fn inspect_container(&self, shelf: &Shelf, container: &Container) -> Result<Vec<u8>> {
-        let volumes = shelf.store.info().path.join("volumes");
+        let StoreInfo { path, conventions, .. } = shelf.store.info();
+        match conventions {
+            Conventions::Docker => {}
+            Conventions::Podman => {
+                let driver = shelf.store.graph_driver(&container.dirs);
+                return Ok(inspect::known_container(container, &driver));
+            }
+        }
+        let volumes = path.join("volumes");
         let described = inspect::Container {
             config: &container.config,
             host_config: &container.host_config,
@@ -124,7 +132,7 @@ impl Tree {
     /// Which engine's notion of a change counts.
     pub(super) fn comparison(&self) -> Flavor {
         match self.options.flavour {
-            Flavour::Docker19 | Flavour::Docker110 | Flavour::Docker25 => Flavor::UpTo27,
+            Some(Flavour::Docker19 | Flavour::Docker110 | Flavour::Docker25) => Flavor::UpTo27,
             _ => Flavor::From28,
         }
     }

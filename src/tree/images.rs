@@ -21,12 +21,13 @@ use crate::store::{Layer, LayerSource};
 use crate::time::Timestamp;
 
 /// The flavours that `formats/` holds.
-const FORMATS: [Flavour; 6] = [
+const FORMATS: [Flavour; 7] = [
     Flavour::Docker19,
     Flavour::Docker110,
     Flavour::Docker25,
     Flavour::Docker28,
     Flavour::Docker29,
+    Flavour::Podman,
     Flavour::Oci,
 ];
 
@@ -164,7 +165,7 @@ impl Tree {
                 let tree = MergedTree::new(stack, self.options.symlinks, mtime);
                 Ok(Some(Item::Merged(tree)))
             }
-            "save.tar" => self.save_item(view, self.options.flavour),
+            "save.tar" => self.save_item(view, self.flavour(shelf)),
             "tags" => match view.scope {
                 Scope::Repository(_) => place(Place::Tags(view.clone())),
                 Scope::Id | Scope::Reference(_) => Ok(None),
@@ -228,14 +229,15 @@ impl Tree {
     }
 
     fn image_readme(&self, view: &ImageView) -> Vec<u8> {
+        let engine = view.shelf.store.info().kind;
         let (name, saved) = match &view.scope {
             Scope::Id => (view.id.to_string(), "this image, without a name".to_owned()),
-            Scope::Reference(text) => (text.clone(), format!("what `docker save {text}` gives")),
+            Scope::Reference(text) => (text.clone(), format!("what `{engine} save {text}` gives")),
             Scope::Repository(text) => {
-                (text.clone(), format!("every tag of {text}, as `docker save {text}` gives"))
+                (text.clone(), format!("every tag of {text}, as `{engine} save {text}` gives"))
             }
         };
-        let flavour = self.options.flavour;
+        let flavour = self.flavour(&view.shelf);
         format!(
             "{name}\n\n\
              save.tar      {saved}; flavour {flavour}\n\

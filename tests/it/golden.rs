@@ -155,14 +155,15 @@ fn encode(entries: &[Entry]) -> Vec<u8> {
 }
 
 /// The same tar with some values of its headers exchanged.
-fn adjusted(tar: &[u8], adjust: impl Fn(&mut Header)) -> Vec<u8> {
+pub(crate) fn adjusted(tar: &[u8], adjust: impl Fn(&mut Header)) -> Vec<u8> {
     let mut entries = entries(tar);
     assert_eq!(encode(&entries), tar);
     entries.iter_mut().for_each(|entry| adjust(&mut entry.header));
     encode(&entries)
 }
 
-fn assert_same(ours: &[u8], theirs: &[u8], name: &str) {
+/// Tells in which entry two tars differ.
+pub(crate) fn assert_same(ours: &[u8], theirs: &[u8], name: &str) {
     if ours != theirs {
         let (ours, theirs) = (entries(ours), entries(theirs));
         for (ours, theirs) in ours.iter().zip(&theirs) {
@@ -185,7 +186,7 @@ fn open(path: &Path) -> Arc<dyn LayerStore> {
 }
 
 fn like_20() -> Options {
-    Options { flavour: Flavour::Docker110, ..Options::default() }
+    Options { flavour: Some(Flavour::Docker110), ..Options::default() }
 }
 
 /// The only container of a store.
@@ -356,7 +357,7 @@ fn a_saved_image_is_that_of_docker_25_and_of_docker_28() {
             assert_same(&at_its_time(&ours, &theirs, undated), &theirs, vector);
             let view = View::with(
                 store.path(),
-                Options { flavour: flavour.parse().unwrap(), ..Options::default() },
+                Options { flavour: Some(flavour.parse().unwrap()), ..Options::default() },
             );
             assert!(view.read("images/built:1/save.tar") == ours, "{flavour}");
         }

@@ -12,6 +12,7 @@ mod damage;
 mod golden;
 mod layering;
 mod overlay_model;
+mod podman;
 mod semantics;
 mod stores;
 mod support;

@@ -943,7 +943,7 @@ fn an_archive_that_was_read_to_its_end_leaves_a_line_in_events() {
 #[test]
 fn save_and_export_follow_the_flavour() {
     let Some(sample) = sample() else { return };
-    let options = Options { flavour: Flavour::Docker110, ..Options::default() };
+    let options = Options { flavour: Some(Flavour::Docker110), ..Options::default() };
     let (plain, typed) = (View::of(sample.path()), View::with(sample.path(), options));
     for (view, other, format) in [(&plain, &typed, "docker-29"), (&typed, &plain, "docker-1.10")] {
         let saved = view.read("images/app:1/save.tar");
@@ -960,6 +960,40 @@ fn save_and_export_follow_the_flavour() {
     let exported = |view: &View| mode(&view.read("containers/web/export.tar"));
     assert_eq!(exported(&plain), (0o644, String::new()));
     assert_eq!(exported(&typed), (0o100_644, "root".to_owned()));
+}
+
+#[test]
+fn a_podman_store_exports_as_podman_does() {
+    let Some(podman) = golden::store(golden::PODMAN) else { return };
+    let options = Options { flavour: Some(Flavour::Docker110), ..Options::default() };
+    let (plain, typed) = (View::of(podman.path()), View::with(podman.path(), options));
+    let export = plain.read("containers/prun/export.tar");
+    assert!(export == typed.read("containers/prun/export.tar"));
+    let noted = b"SCHILY.xattr.user.added=two";
+    assert!(export.windows(noted.len()).any(|bytes| bytes == noted));
+    let readme = plain.text("images/localhost/papp:1.0/README");
+    assert!(readme.contains("podman save localhost/papp:1.0"), "{readme}");
+    for container in plain.names("containers") {
+        assert_eq!(plain.text(&format!("containers/{container}/state")), "exited\n");
+    }
+}
+
+#[test]
+fn names_of_podman_are_shortened_as_docker_s_are() {
+    let Some(podman) = golden::copy(golden::PODMAN) else { return };
+    let list = podman.path().join("overlay-images/images.json");
+    let names = fs::read_to_string(&list).unwrap();
+    fs::write(list, names.replace("localhost/base:1", "docker.io/library/base:1")).unwrap();
+    let view = View::of(podman.path());
+    assert_eq!(view.names("images")[..2], ["base", "base:1"]);
+    let id = view.text("images/base:1/id");
+    for spelling in ["docker.io/library/base:1", "library/base:1", "docker.io/base:1"] {
+        assert_eq!(view.text(&format!("images/{spelling}/id")), id, "{spelling}");
+    }
+    let saved = view.read("images/base:1/save.tar");
+    let named = br#""RepoTags":["docker.io/library/base:1"]"#;
+    assert!(saved.windows(named.len()).any(|bytes| bytes == named));
+    assert_eq!(view.link("containers/pbuild/image"), "../../images/base:1");
 }
 
 #[test]

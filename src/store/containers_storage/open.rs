@@ -5,6 +5,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
+use rustix::io::Errno;
+
 use super::ContainersStorage;
 use super::roots::Roots;
 use crate::backing::{Access, Root, Time};
@@ -50,10 +52,13 @@ impl ContainersStorage {
         Ok(ContainersStorage { info, location, driver, roots, layers, open })
     }
 
-    /// True where a store lies at `path`, of whatever driver.
+    /// True where a store lies at `path`, of whatever driver, or may lie there for all that this
+    /// user may see.
     pub(in crate::store) fn is_at(path: &Path) -> bool {
-        let store = Root::open(path, Access::Live);
-        store.and_then(|store| newest_driver(&store)).is_ok_and(|found| found.is_some())
+        match Root::open(path, Access::Live).and_then(|store| newest_driver(&store)) {
+            Ok(found) => found.is_some(),
+            Err(err) => matches!(err.errno(), Errno::ACCESS | Errno::PERM),
+        }
     }
 }
 

@@ -24,6 +24,10 @@ pub(crate) const VFS_29: &str = "docker29-vfs";
 /// All of them.
 pub(crate) const ALL: [&str; 3] = [OVERLAY_20, VFS_20, VFS_29];
 
+/// Podman 5.8.2 on overlay, a fixture beside the vectors: `localhost/app`, `localhost/base:1`,
+/// `localhost/papp:1.0` and the containers `pbuild`, `pcreated`, `prun`.
+pub(crate) const PODMAN: &str = "podman-5.8";
+
 /// An extracted store, until nobody uses it.
 #[derive(Debug, Clone)]
 pub(crate) struct Golden(Arc<TempDir>);
@@ -71,7 +75,11 @@ pub(crate) fn store(name: &'static str) -> Option<Golden> {
 
 /// A store to do with as one likes.
 pub(crate) fn copy(name: &str) -> Option<TempDir> {
-    Some(unpack(&folder()?.join(format!("store-{name}.tar"))))
+    let vector = folder()?.join(format!("store-{name}.tar"));
+    if vector.exists() {
+        return Some(unpack(&vector));
+    }
+    Some(unpack(&fixtures()?.join(format!("{name}.tar.zst"))))
 }
 
 /// The store that `scripts/try` shows: Docker 20.10.24 on vfs, files of any user.
@@ -79,14 +87,31 @@ pub(crate) fn tried() -> TempDir {
     unpack(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/sample-store.tar.gz"))
 }
 
-fn unpack(archive: &Path) -> TempDir {
+/// The files of an archive; root alone can unpack those of a store.
+pub(crate) fn unpack(archive: &Path) -> TempDir {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let tar = Command::new("tar")
-        .args(["--xattrs", "--xattrs-include=*", "--numeric-owner", "-xf"])
-        .arg(archive)
-        .arg("-C")
-        .arg(dir.path())
-        .status();
-    assert!(tar.unwrap().success(), "{}", archive.display());
+    let mut tar = Command::new("tar");
+    tar.args(["--xattrs", "--xattrs-include=*", "--numeric-owner"]);
+    if archive.extension().is_some_and(|extension| extension == "zst") {
+        tar.arg("--use-compress-program=zstd -d --long=27");
+    }
+    let status = tar.arg("-xf").arg(archive).arg("-C").arg(dir.path()).status();
+    assert!(status.unwrap().success(), "{}", archive.display());
     dir
+}
+
+/// The folder of the fixtures; `None`, with a notice, where it is missing.
+pub(crate) fn fixtures() -> Option<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/fixtures");
+    if !folder.is_dir() {
+        eprintln!("skipped: {} is missing", folder.display());
+        return None;
+    }
+    Some(folder)
+}
+
+/// The files that an engine wrote of a fixture, by name.
+pub(crate) fn expected(name: &str) -> Option<TempDir> {
+    folder()?;
+    Some(unpack(&fixtures()?.join(format!("{name}-expected/tars.tar.zst"))))
 }
