@@ -149,7 +149,7 @@ fn each_refusal_has_its_own_exit_status() {
         (20, at("missing"), &empty),
         (21, at("full"), &empty),
         (23, at("other"), &empty),
-        (23, PathBuf::from("podman:/var/lib/containers/storage"), &empty),
+        (23, PathBuf::from("containerd:/var/lib/containerd"), &empty),
         (10, store.clone(), &at("missing")),
         (11, store.clone(), &at("file")),
         (12, store.clone(), &at("full")),
