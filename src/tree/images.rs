@@ -20,17 +20,6 @@ use crate::reference::Reference;
 use crate::store::{Layer, LayerSource};
 use crate::time::Timestamp;
 
-/// The flavours that `formats/` holds.
-const FORMATS: [Flavour; 7] = [
-    Flavour::Docker19,
-    Flavour::Docker110,
-    Flavour::Docker25,
-    Flavour::Docker28,
-    Flavour::Docker29,
-    Flavour::Podman,
-    Flavour::Oci,
-];
-
 /// Names in a repository's directory that stand for itself, so that no image below it has them.
 const RESERVED: [&str; 14] = [
     "README",
@@ -186,12 +175,12 @@ impl Tree {
     }
 
     pub(super) fn list_formats(&self, view: &ImageView) -> Vec<Listed> {
-        let formats: &[Flavour] = if self.is_saveable(view) { &FORMATS } else { &[] };
+        let formats: &[Flavour] = if self.is_saveable(view) { &Flavour::ALL } else { &[] };
         formats.iter().map(|flavour| Listed::dear(format!("{flavour}.tar"))).collect()
     }
 
     pub(super) fn format_item(&self, view: &ImageView, name: &str) -> Result<Option<Item>> {
-        let flavour = FORMATS.iter().find(|flavour| format!("{flavour}.tar") == name);
+        let flavour = Flavour::ALL.iter().find(|flavour| format!("{flavour}.tar") == name);
         flavour.map_or(Ok(None), |flavour| self.save_item(view, *flavour))
     }
 
