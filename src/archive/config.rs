@@ -3,62 +3,10 @@
 use crate::json::shape::{Field, SET, STRINGS, Shape};
 
 /// `container.Config` of Docker 20.10.
-pub const DOCKER_20: Shape = Shape::Struct(&[
-    Field::always("Hostname", Shape::String),
-    Field::always("Domainname", Shape::String),
-    Field::always("User", Shape::String),
-    Field::always("AttachStdin", Shape::Bool),
-    Field::always("AttachStdout", Shape::Bool),
-    Field::always("AttachStderr", Shape::Bool),
-    Field::unless_empty("ExposedPorts", SET),
-    Field::always("Tty", Shape::Bool),
-    Field::always("OpenStdin", Shape::Bool),
-    Field::always("StdinOnce", Shape::Bool),
-    Field::always("Env", STRINGS),
-    Field::always("Cmd", Shape::Words),
-    Field::unless_empty("Healthcheck", Shape::Pointer(&Shape::Struct(&HEALTH_20))),
-    Field::unless_empty("ArgsEscaped", Shape::Bool),
-    Field::always("Image", Shape::String),
-    Field::always("Volumes", SET),
-    Field::always("WorkingDir", Shape::String),
-    Field::always("Entrypoint", Shape::Words),
-    Field::unless_empty("NetworkDisabled", Shape::Bool),
-    Field::unless_empty("MacAddress", Shape::String),
-    Field::always("OnBuild", STRINGS),
-    Field::always("Labels", Shape::Map(&Shape::String)),
-    Field::unless_empty("StopSignal", Shape::String),
-    Field::unless_empty("StopTimeout", Shape::Pointer(&Shape::Int)),
-    Field::unless_empty("Shell", Shape::Words),
-]);
+pub const DOCKER_20: Shape = Shape::Struct(&FIELDS_20);
 
 /// `container.Config` of Docker 25 to 28: a health check may have a `StartInterval`.
-pub const DOCKER_28: Shape = Shape::Struct(&[
-    Field::always("Hostname", Shape::String),
-    Field::always("Domainname", Shape::String),
-    Field::always("User", Shape::String),
-    Field::always("AttachStdin", Shape::Bool),
-    Field::always("AttachStdout", Shape::Bool),
-    Field::always("AttachStderr", Shape::Bool),
-    Field::unless_empty("ExposedPorts", SET),
-    Field::always("Tty", Shape::Bool),
-    Field::always("OpenStdin", Shape::Bool),
-    Field::always("StdinOnce", Shape::Bool),
-    Field::always("Env", STRINGS),
-    Field::always("Cmd", Shape::Words),
-    Field::unless_empty("Healthcheck", Shape::Pointer(&Shape::Struct(&HEALTH_29))),
-    Field::unless_empty("ArgsEscaped", Shape::Bool),
-    Field::always("Image", Shape::String),
-    Field::always("Volumes", SET),
-    Field::always("WorkingDir", Shape::String),
-    Field::always("Entrypoint", Shape::Words),
-    Field::unless_empty("NetworkDisabled", Shape::Bool),
-    Field::unless_empty("MacAddress", Shape::String),
-    Field::always("OnBuild", STRINGS),
-    Field::always("Labels", Shape::Map(&Shape::String)),
-    Field::unless_empty("StopSignal", Shape::String),
-    Field::unless_empty("StopTimeout", Shape::Pointer(&Shape::Int)),
-    Field::unless_empty("Shell", Shape::Words),
-]);
+pub const DOCKER_28: Shape = Shape::Struct(&FIELDS_28);
 
 /// `container.Config` of Docker 29: no `MacAddress`, and `OnBuild` only where there is one.
 pub const DOCKER_29: Shape = Shape::Struct(&[
@@ -87,6 +35,41 @@ pub const DOCKER_29: Shape = Shape::Struct(&[
     Field::unless_empty("StopTimeout", Shape::Pointer(&Shape::Int)),
     Field::unless_empty("Shell", Shape::Words),
 ]);
+
+const FIELDS_20: [Field; 25] = up_to_28(&Shape::Struct(&HEALTH_20));
+
+const FIELDS_28: [Field; 25] = up_to_28(&Shape::Struct(&HEALTH_29));
+
+/// The fields up to Docker 28, with this health check.
+const fn up_to_28(health: &'static Shape) -> [Field; 25] {
+    [
+        Field::always("Hostname", Shape::String),
+        Field::always("Domainname", Shape::String),
+        Field::always("User", Shape::String),
+        Field::always("AttachStdin", Shape::Bool),
+        Field::always("AttachStdout", Shape::Bool),
+        Field::always("AttachStderr", Shape::Bool),
+        Field::unless_empty("ExposedPorts", SET),
+        Field::always("Tty", Shape::Bool),
+        Field::always("OpenStdin", Shape::Bool),
+        Field::always("StdinOnce", Shape::Bool),
+        Field::always("Env", STRINGS),
+        Field::always("Cmd", Shape::Words),
+        Field::unless_empty("Healthcheck", Shape::Pointer(health)),
+        Field::unless_empty("ArgsEscaped", Shape::Bool),
+        Field::always("Image", Shape::String),
+        Field::always("Volumes", SET),
+        Field::always("WorkingDir", Shape::String),
+        Field::always("Entrypoint", Shape::Words),
+        Field::unless_empty("NetworkDisabled", Shape::Bool),
+        Field::unless_empty("MacAddress", Shape::String),
+        Field::always("OnBuild", STRINGS),
+        Field::always("Labels", Shape::Map(&Shape::String)),
+        Field::unless_empty("StopSignal", Shape::String),
+        Field::unless_empty("StopTimeout", Shape::Pointer(&Shape::Int)),
+        Field::unless_empty("Shell", Shape::Words),
+    ]
+}
 
 const HEALTH_20: [Field; 5] = [
     Field::unless_empty("Test", STRINGS),
