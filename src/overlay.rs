@@ -92,10 +92,16 @@ impl Place {
 
     /// The directory that holds this place, and its name there; the root's name is empty.
     fn split(&self) -> (&Path, &OsStr) {
-        let slash = self.path.iter().rposition(|&byte| byte == b'/');
-        let parent = &self.path[..slash.unwrap_or(0)];
-        let name = &self.path[slash.map_or(0, |at| at + 1)..];
+        let (parent, name) = parent_and_name(&self.path);
         (Path::new(OsStr::from_bytes(parent)), OsStr::from_bytes(name))
+    }
+}
+
+/// Splits at the last slash; the directory is `""` where there is none.
+pub(crate) fn parent_and_name(path: &[u8]) -> (&[u8], &[u8]) {
+    match path.iter().rposition(|&byte| byte == b'/') {
+        Some(at) => (&path[..at], &path[at + 1..]),
+        None => (b"", path),
     }
 }
 

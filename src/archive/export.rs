@@ -4,12 +4,11 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
-use super::layer::parent_and_name;
 use super::pack::{Body, HardLinks, Packer};
 use crate::backing::{Access, FileKind, Fingerprint, Stat, Time};
 use crate::error::{Error, Result};
 use crate::overlay::changes::{Change, Kind};
-use crate::overlay::{Entry, Stack};
+use crate::overlay::{Entry, Stack, parent_and_name};
 use crate::recipe::{Expect, FileRef, Recipe};
 use crate::tar::header::{Header, Type};
 

@@ -12,7 +12,7 @@ use std::path::Path;
 
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::overlay::Stack;
+use crate::overlay::{Stack, parent_and_name};
 use crate::recipe::{Expect, FileRef, Recipe, RecipeBuilder, Verify};
 use crate::store::{Layer, LayerDir, LayerSource};
 use crate::tar::split::{self, Entry, SplitError};
@@ -160,14 +160,6 @@ fn rooted(name: &[u8]) -> Vec<u8> {
         }
     }
     parts.join(&b'/')
-}
-
-/// Splits at the last slash; the directory is `""` where there is none.
-pub(super) fn parent_and_name(path: &[u8]) -> (&[u8], &[u8]) {
-    match path.iter().rposition(|&byte| byte == b'/') {
-        Some(at) => (&path[..at], &path[at + 1..]),
-        None => (b"", path),
-    }
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use super::changes::{Flavor, Kind, changes};
 use super::marks;
-use super::{Entry, Place, Stack};
+use super::{Entry, Place, Stack, parent_and_name};
 use crate::backing::{FileKind, Fingerprint, Stat, Time};
 use crate::error::{Error, Result};
 use crate::store::{LayerDir, Marks};
@@ -93,7 +93,7 @@ impl OwnTree {
         let Some(old) = old else { return Ok(OwnTree { stack: new, source: Source::Full }) };
         let mut part: BTreeMap<Vec<u8>, BTreeMap<OsString, Own>> = BTreeMap::new();
         for change in changes(&new, old, Flavor::From28)? {
-            let (dir, name) = parent_and_name(change.path.get(1..).unwrap_or_default());
+            let (dir, name) = split(change.path.get(1..).unwrap_or_default());
             let own = match change.kind {
                 Kind::Added | Kind::Modified => Own::File,
                 Kind::Deleted => Own::Whiteout,
@@ -109,7 +109,7 @@ impl OwnTree {
     pub fn recorded(new: Stack, names: &[Vec<u8>]) -> OwnTree {
         let mut part: BTreeMap<Vec<u8>, BTreeMap<OsString, Own>> = BTreeMap::new();
         for name in names.iter().filter(|name| !name.is_empty()) {
-            let (mut dir, last) = parent_and_name(name);
+            let (mut dir, last) = split(name);
             let (shown, own) = match last.as_bytes().strip_prefix(WHITEOUT_PREFIX.as_bytes()) {
                 _ if last == OPAQUE => (last, Own::Opaque),
                 Some(hidden) => (OsStr::from_bytes(hidden), Own::Whiteout),
@@ -117,7 +117,7 @@ impl OwnTree {
             };
             part.entry(dir.to_vec()).or_default().insert(shown.to_owned(), own);
             while !dir.is_empty() {
-                let (above, name) = parent_and_name(dir);
+                let (above, name) = split(dir);
                 let names = part.entry(above.to_vec()).or_default();
                 if names.insert(name.to_owned(), Own::File) == Some(Own::File) {
                     break;
@@ -281,12 +281,10 @@ fn partial(
     own.map(OwnEntry::file).chain(marks).collect()
 }
 
-/// Splits at the last slash; the directory is `""` where there is none.
-fn parent_and_name(path: &[u8]) -> (&[u8], &OsStr) {
-    match path.iter().rposition(|&byte| byte == b'/') {
-        Some(at) => (&path[..at], OsStr::from_bytes(&path[at + 1..])),
-        None => (b"", OsStr::from_bytes(path)),
-    }
+/// [`parent_and_name`], with the name as one of a directory.
+fn split(path: &[u8]) -> (&[u8], &OsStr) {
+    let (dir, name) = parent_and_name(path);
+    (dir, OsStr::from_bytes(name))
 }
 
 /// What a whiteout on disk is shown as.
