@@ -357,8 +357,7 @@ impl Tree {
 
     /// Notes a failure that the kernel was told about, in `.stratafs/errors` and the log.
     pub fn report(&self, error: &Error) {
-        tracing::warn!("{error}");
-        self.errors.push(&format!("{} {error}", journal::now()));
+        self.errors.report(error);
     }
 
     /// Attributes of a made-up directory.

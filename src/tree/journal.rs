@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 use crate::backing::Time;
+use crate::error::Error;
 use crate::time::Timestamp;
 
 /// How many lines are kept.
@@ -39,6 +40,12 @@ impl Journal {
             lines.pop_front();
         }
         lines.push_back(escaped);
+    }
+
+    /// Notes a failure, here and in the log.
+    pub(super) fn report(&self, error: &Error) {
+        tracing::warn!("{error}");
+        self.push(&format!("{} {error}", now()));
     }
 
     /// All lines, oldest first.

@@ -7,9 +7,9 @@ use std::time::Instant;
 
 use lru::LruCache;
 
+use super::CHECKED;
 use super::journal::Journal;
 use super::names::{Filter, Names};
-use super::{CHECKED, journal};
 use crate::archive::mtime_of;
 use crate::backing::Time;
 use crate::digest::{ContainerId, ImageId};
@@ -151,8 +151,7 @@ impl Shelf {
         let known: Vec<String> = last
             .map_or_else(Vec::new, |last| last.names.damaged().map(ToString::to_string).collect());
         for err in damaged.iter().filter(|err| !known.contains(&err.to_string())) {
-            tracing::warn!("{err}");
-            self.errors.push(&format!("{} {err}", journal::now()));
+            self.errors.report(err);
         }
     }
 }
