@@ -35,7 +35,7 @@ impl Tree {
             Listed::dear("changes"),
             Listed::file("config.json"),
             Listed::file("created"),
-            Listed::directory("diff"),
+            Listed::dear_directory("diff"),
             Listed::dear("diff.tar"),
             Listed::dear("export.tar"),
             Listed::file("id"),

@@ -263,7 +263,7 @@ impl Tree {
     pub(super) fn list_layer(&self) -> Vec<Listed> {
         vec![
             Listed::dear("changes"),
-            Listed::directory("diff"),
+            Listed::dear_directory("diff"),
             Listed::dear("layer.json"),
             Listed::dear("layer.tar"),
         ]

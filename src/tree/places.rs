@@ -57,6 +57,11 @@ impl Listed {
         Listed { name: name.into(), kind: FileKind::Regular, is_cheap: false }
     }
 
+    /// A directory that takes a look at a layer, where its driver keeps whole copies.
+    pub(super) fn dear_directory(name: impl Into<OsString>) -> Listed {
+        Listed { name: name.into(), kind: FileKind::Directory, is_cheap: false }
+    }
+
     /// A symlink.
     pub(super) fn link(name: impl Into<OsString>) -> Listed {
         Listed { name: name.into(), kind: FileKind::Symlink, is_cheap: true }
