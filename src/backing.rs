@@ -22,8 +22,10 @@ use rustix::io::Errno;
 
 use crate::error::{Error, Result};
 
+mod bytes;
 mod stat;
 
+pub use bytes::{Bytes, FileRange, Held};
 pub use stat::{FileKind, Fingerprint, Stat, Time};
 
 /// Longest path that one system call takes, in bytes, with the ending NUL (Linux `PATH_MAX`).

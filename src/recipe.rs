@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use sha2::Digest as _;
 
-use crate::backing::Seek;
+use crate::backing::{Bytes, Seek};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 
@@ -52,6 +52,7 @@ pub struct Recipe {
     segments: Vec<Segment>,
     inline: Box<[u8]>,
     parts: Vec<Arc<Recipe>>,
+    bytes: Vec<Arc<dyn Bytes>>,
     files: FileTable,
     checks: Checks,
     /// The digest that all of it is held to, if any.
@@ -73,6 +74,8 @@ enum Source {
     File(u32),
     /// The whole of another recipe.
     Part(u32),
+    /// The whole of one of `bytes`.
+    Bytes(u32),
 }
 
 impl Recipe {
@@ -86,6 +89,7 @@ impl Recipe {
             segments,
             inline: bytes.into_boxed_slice(),
             parts: Vec::new(),
+            bytes: Vec::new(),
             files: FileTable::default(),
             checks: Checks::none(),
             seal: None,
@@ -208,6 +212,12 @@ impl Recipe {
             Source::Part(part) => {
                 self.parts[part as usize].read_at(offset, buf)?;
             }
+            Source::Bytes(index) => {
+                let bytes = &self.bytes[index as usize];
+                if bytes.read_at(offset, buf)? < buf.len() {
+                    return Err(Error::corrupt(bytes.path(), "shorter than it was"));
+                }
+            }
         }
         Ok(())
     }
@@ -238,7 +248,7 @@ impl Recipe {
                 open.seek(from, seek).map_err(|err| self.files.error(file, err.into()))?
             }
             Source::Part(part) => self.parts[part as usize].seek(from, seek)?,
-            Source::Inline(_) | Source::Zeros | Source::File(_) => {
+            Source::Inline(_) | Source::Zeros | Source::File(_) | Source::Bytes(_) => {
                 (seek == Seek::Data).then_some(from)
             }
         };
@@ -269,6 +279,7 @@ pub struct RecipeBuilder {
     segments: Vec<Segment>,
     inline: Vec<u8>,
     parts: Vec<Arc<Recipe>>,
+    bytes: Vec<Arc<dyn Bytes>>,
     files: FileTable,
     len: u64,
     is_too_long: bool,
@@ -320,6 +331,13 @@ impl RecipeBuilder {
         self.push(len, Source::Part((self.parts.len() - 1) as u32));
     }
 
+    /// All of these bytes. They are held to no digest here.
+    pub fn push_bytes(&mut self, bytes: Arc<dyn Bytes>) {
+        let len = bytes.len();
+        self.bytes.push(bytes);
+        self.push(len, Source::Bytes((self.bytes.len() - 1) as u32));
+    }
+
     /// Zeros up to the next multiple of `block`.
     pub fn pad_to(&mut self, block: u64) {
         self.push_zeros(self.len.next_multiple_of(block) - self.len);
@@ -353,6 +371,7 @@ impl RecipeBuilder {
             segments: self.segments,
             inline: self.inline.into_boxed_slice(),
             parts: self.parts,
+            bytes: self.bytes,
             files: self.files,
             seal,
         })
@@ -385,7 +404,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::backing::{Access, Root};
+    use crate::backing::{Access, Held, Root};
 
     #[derive(Debug, Clone)]
     enum Piece {
@@ -393,6 +412,7 @@ mod tests {
         Zeros(u16),
         File(Vec<u8>),
         Part(Vec<Piece>),
+        Bytes(Vec<u8>),
         Pad,
     }
 
@@ -401,6 +421,7 @@ mod tests {
             proptest::collection::vec(any::<u8>(), 0..40).prop_map(Piece::Inline),
             (0..9000u16).prop_map(Piece::Zeros),
             proptest::collection::vec(any::<u8>(), 0..5000).prop_map(Piece::File),
+            proptest::collection::vec(any::<u8>(), 0..300).prop_map(Piece::Bytes),
             Just(Piece::Pad),
         ];
         leaf.prop_recursive(2, 12, 4, |inner| {
@@ -435,6 +456,10 @@ mod tests {
                 Piece::Part(inner) => {
                     let (part, data) = build(root, inner, count);
                     builder.push_part(Arc::new(part));
+                    bytes.extend(data);
+                }
+                Piece::Bytes(data) => {
+                    builder.push_bytes(Arc::new(Held::new("held", data.clone())));
                     bytes.extend(data);
                 }
                 Piece::Pad => {

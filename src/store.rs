@@ -5,8 +5,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::backing::Root;
-use crate::digest::{ChainId, ContainerId, DiffId, ImageId};
+use crate::backing::{Bytes, Root};
+use crate::digest::{ChainId, ContainerId, DiffId, Digest, ImageId};
 use crate::error::{Error, Result};
 
 mod config;
@@ -45,7 +45,8 @@ pub trait LayerStore: fmt::Debug + Send + Sync {
     /// [`Catalog::damaged`] and its neighbours stay.
     fn catalog(&self) -> Result<Catalog>;
 
-    /// The config of the image `id`, bytes as stored. Looks at no layer.
+    /// The config of the image `id`, bytes as stored. Looks at no layer. `id` is that of an image of
+    /// the catalog, or of one of [`Image::platforms`]; so it is for [`LayerStore::image`].
     ///
     /// # Errors
     /// ENOENT where there is no such image; corrupt where the bytes are not what its ID says.
@@ -64,6 +65,16 @@ pub trait LayerStore: fmt::Debug + Send + Sync {
     /// ENOENT where there is no such container, EBUSY where its config is gone but not yet its
     /// directory. One that is dead or being removed is *not* an error otherwise: see [`State`].
     fn container(&self, id: ContainerId) -> Result<Container>;
+
+    /// The stored blob of that digest, of a content-addressed store: an index, a manifest, a config
+    /// or a layer. `None` where it is not here.
+    ///
+    /// # Errors
+    /// Fails when the store itself is unreadable.
+    fn blob(&self, digest: Digest) -> Result<Option<Blob>> {
+        let _ = digest;
+        Ok(None)
+    }
 
     /// How the driver would mount layers, as the engine's own inspection tells it; `dirs` are those
     /// of an image's top layer or of a container.
@@ -116,6 +127,8 @@ pub struct StoreInfo {
     pub driver: &'static str,
     /// The directory, as it was named or found.
     pub path: PathBuf,
+    /// The namespace in it that this is; `None` where the engine has none.
+    pub namespace: Option<String>,
     /// How its engine writes archives.
     pub conventions: Conventions,
 }
@@ -127,6 +140,8 @@ pub enum Conventions {
     Docker,
     /// Podman's, and of all that use containers/storage.
     Podman,
+    /// containerd's, and Docker's where containerd keeps its images: blobs as they are stored.
+    Containerd,
 }
 
 /// All names that a store holds at one moment.
@@ -152,6 +167,20 @@ pub struct ContainerSummary {
     pub name: String,
     /// The image it was made from; `None` for one made from scratch.
     pub image: Option<ImageId>,
+    /// The place that Kubernetes gave it.
+    pub pod: Option<Pod>,
+}
+
+/// Where a container stands in Kubernetes: its labels `io.kubernetes.pod.namespace`, `.pod.name` and
+/// `.container.name`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pod {
+    /// The namespace of the pod.
+    pub namespace: String,
+    /// The pod.
+    pub name: String,
+    /// The container's name in it.
+    pub container: String,
 }
 
 /// An image.
@@ -159,7 +188,8 @@ pub struct ContainerSummary {
 pub struct Image {
     /// Its ID.
     pub id: ImageId,
-    /// The config, bytes as stored; their digest is the ID.
+    /// The config, bytes as stored. Their digest is the ID, but where that is the digest of
+    /// [`Image::target`].
     pub config: Arc<[u8]>,
     /// Layers, lowest first; as many as the config's `rootfs.diff_ids`.
     pub layers: Vec<Layer>,
@@ -170,6 +200,34 @@ pub struct Image {
     pub last_tagged: Option<String>,
     /// References to it, in the order in which the store would give them.
     pub references: Vec<String>,
+    /// What its name points at in a content-addressed store: a manifest, or an index of several.
+    /// `None` where the store knows neither.
+    pub target: Option<Descriptor>,
+    /// Every platform of which something is here, `linux-arm64` and the image's ID for that platform
+    /// alone, sorted; empty where the image is for one platform and says no more.
+    pub platforms: Vec<(String, ImageId)>,
+}
+
+/// What a manifest, an index or a name points at (OCI image-spec, descriptor.md).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Descriptor {
+    /// Its kind, as stored.
+    pub media_type: String,
+    /// Its digest.
+    pub digest: Digest,
+    /// Its size in bytes.
+    pub size: u64,
+    /// What is said of it, sorted by key.
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// A stored blob.
+#[derive(Debug, Clone)]
+pub struct Blob {
+    /// The digest that it goes by. Nobody has checked it.
+    pub digest: Digest,
+    /// Its bytes, perhaps compressed.
+    pub bytes: Arc<dyn Bytes>,
 }
 
 /// A layer of an image.
@@ -182,23 +240,31 @@ pub struct Layer {
     /// Its size as the engine counts: bytes of its files' contents (Docker), or of its tar
     /// (containers/storage).
     pub size: u64,
-    /// Name of its directory in the store (Docker: the cache ID; containers/storage: its ID).
+    /// Name of its directory in the store (Docker: the cache ID; containers/storage: its ID), or
+    /// of its blob where it is not unpacked.
     pub directory: String,
-    /// Where its bytes come from.
+    /// Its own directory first, then those of the layers below it, as the driver would mount them.
+    /// One element only where every directory is a full copy ([`Marks::Complete`]); none where the
+    /// layer is not unpacked.
+    pub dirs: Vec<LayerDir>,
+    /// Where the bytes of its tar come from.
     pub source: LayerSource,
 }
 
-/// Where a layer's bytes come from.
+/// Where the bytes of a layer's tar come from.
 #[derive(Debug, Clone)]
 pub enum LayerSource {
-    /// An unpacked directory, and a record of the tar that it was unpacked from.
-    Unpacked {
-        /// Its own directory first, then those of the layers below it, as the driver would mount
-        /// them. One element only where every directory is a full copy ([`Marks::Complete`]).
-        dirs: Vec<LayerDir>,
-        /// The record: a gzip-compressed tar-split file, as root and name in it.
-        tar_split: (Arc<Root>, PathBuf),
+    /// From [`Layer::dirs`] and a record of the tar that they were unpacked from.
+    TarSplit {
+        /// Where the record is.
+        root: Arc<Root>,
+        /// Its name there: a gzip-compressed tar-split file.
+        path: PathBuf,
     },
+    /// From the tar itself, perhaps compressed.
+    Blob(Blob),
+    /// The engine kept nothing but the files: a tar made of them has other bytes.
+    Missing,
 }
 
 /// A directory that holds one layer's files.

@@ -44,7 +44,7 @@ impl Flavour {
     #[must_use]
     pub fn of(conventions: Conventions) -> Flavour {
         match conventions {
-            Conventions::Docker => Flavour::Docker29,
+            Conventions::Docker | Conventions::Containerd => Flavour::Docker29,
             Conventions::Podman => Flavour::Podman,
         }
     }

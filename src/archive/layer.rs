@@ -22,9 +22,8 @@ use crate::tar::split::{self, Entry, SplitError};
 /// # Errors
 /// Fails when the record is missing or damaged.
 pub fn layer_tar(layer: &Layer, verify: Verify) -> Result<Recipe> {
-    let LayerSource::Unpacked { dirs, .. } = &layer.source;
     let missing = || Error::corrupt(&layer.directory, "no layer directory");
-    let mut bodies = Bodies::new(dirs).ok_or_else(missing)?;
+    let mut bodies = Bodies::new(&layer.dirs).ok_or_else(missing)?;
     let mut recipe = RecipeBuilder::new();
     read_record(layer, |entry| {
         match entry {
@@ -61,7 +60,9 @@ pub fn names(layer: &Layer) -> Result<Vec<Vec<u8>>> {
 }
 
 fn read_record(layer: &Layer, visit: impl FnMut(Entry) -> Result<(), Problem>) -> Result<()> {
-    let LayerSource::Unpacked { tar_split: (root, name), .. } = &layer.source;
+    let LayerSource::TarSplit { root, path: name } = &layer.source else {
+        return Err(Error::unsupported(&layer.directory, "a layer without a tar-split record"));
+    };
     let shown = root.path().join(name);
     let record = root.open_file(name).map_err(|err| match err {
         err if err.is_not_found() || err.is_misplaced() => {

@@ -102,7 +102,12 @@ mod tests {
             [("1234", "web"), ("1239", "5678"), ("5678", "abc"), ("abcd", "a.b-c_d")]
         {
             let id = ContainerId::from_hex(&hex(start)).unwrap();
-            catalog.containers.push(ContainerSummary { id, name: name.to_owned(), image: None });
+            catalog.containers.push(ContainerSummary {
+                id,
+                name: name.to_owned(),
+                image: None,
+                pod: None,
+            });
         }
         catalog
     }

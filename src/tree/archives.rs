@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::overlay::Stack;
 use crate::overlay::changes::changes;
 use crate::recipe::{Recipe, Verify};
-use crate::store::{Container, Conventions, LayerDir, LayerSource, Marks, State};
+use crate::store::{Container, Conventions, LayerDir, Marks, State};
 
 /// Memory that recipes may take before the least recently used go, in bytes.
 const WEIGHT: usize = 256 << 20;
@@ -223,7 +223,7 @@ impl Tree {
         match (shelf.store.info().conventions, self.flavour(shelf)) {
             (Conventions::Podman, _) => Style::Podman,
             (Conventions::Docker, Flavour::Docker110) => Style::Typed(accounts()),
-            (Conventions::Docker, _) => Style::Plain,
+            (Conventions::Docker | Conventions::Containerd, _) => Style::Plain,
         }
     }
 
@@ -288,9 +288,7 @@ impl ImageView {
 
 /// The directories of an image's layers as they are merged, topmost first.
 pub(super) fn layer_dirs(layers: &[crate::store::Layer]) -> Vec<LayerDir> {
-    layers.last().map_or_else(Vec::new, |top| match &top.source {
-        LayerSource::Unpacked { dirs, .. } => dirs.clone(),
-    })
+    layers.last().map_or_else(Vec::new, |top| top.dirs.clone())
 }
 
 /// Refuses what an engine refuses to export.

@@ -111,7 +111,7 @@ impl Tree {
     fn inspect_container(&self, shelf: &Shelf, container: &Container) -> Result<Vec<u8>> {
         let StoreInfo { path, conventions, .. } = shelf.store.info();
         match conventions {
-            Conventions::Docker => {}
+            Conventions::Docker | Conventions::Containerd => {}
             Conventions::Podman => {
                 let driver = shelf.store.graph_driver(&container.dirs);
                 return Ok(inspect::known_container(container, &driver));

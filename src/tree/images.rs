@@ -352,7 +352,8 @@ fn describe_layer(loaded: &Loaded, index: usize, layer: &Layer, tar_size: u64) -
     let mut steps = loaded.config.parsed.history.iter().filter(|step| !step.empty_layer);
     let step = steps.nth(index);
     let is_exact = match &layer.source {
-        LayerSource::Unpacked { .. } => true,
+        LayerSource::TarSplit { .. } | LayerSource::Blob(_) => true,
+        LayerSource::Missing => false,
     };
     let description = serde_json::json!({
         "diff_id": layer.diff_id.to_string(),

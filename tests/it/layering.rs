@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The modules from the top down. One may use those that stand below its line, and none beside it.
-const LAYERS: [&[&str]; 13] = [
+const LAYERS: [&[&str]; 14] = [
     &["main"],
     &["cli"],
     &["mount"],
@@ -12,7 +12,8 @@ const LAYERS: [&[&str]; 13] = [
     &["tree"],
     &["archive"],
     &["overlay"],
-    &["store", "tar"],
+    &["store"],
+    &["tar"],
     &["oci", "recipe", "reference"],
     &["json"],
     &["time"],

@@ -113,7 +113,7 @@ fn read_containers(root: &Root, list: &str, taken: &mut BTreeSet<String>, catalo
             continue;
         }
         let ContainerRecord { id, name, image, .. } = container;
-        catalog.containers.push(ContainerSummary { id, name, image });
+        catalog.containers.push(ContainerSummary { id, name, image, pod: None });
     }
 }
 

@@ -42,6 +42,8 @@ pub(super) fn read(
         parent: None,
         last_tagged: None,
         references: record.names,
+        target: None,
+        platforms: Vec::new(),
     })
 }
 
@@ -67,9 +69,10 @@ fn described(
             chain_id: ChainId::of(below, diff_id),
             size: record.size,
             directory: record.id.to_string(),
-            source: LayerSource::Unpacked {
-                dirs: home.layer_upon(&record.id, parent)?,
-                tar_split: (Arc::clone(&roots.layers), tar_split.into()),
+            dirs: home.layer_upon(&record.id, parent)?,
+            source: LayerSource::TarSplit {
+                root: Arc::clone(&roots.layers),
+                path: tar_split.into(),
             },
         });
         parent = Some(&record.id);

@@ -45,6 +45,7 @@ impl ContainersStorage {
             kind: "podman",
             driver: driver.name(),
             path: path.to_owned(),
+            namespace: None,
             conventions: Conventions::Podman,
         };
         let roots = Mutex::new(Arc::new(Roots::open(&location, driver).map_err(failed)?));

@@ -186,9 +186,9 @@ fn images_and_containers_are_read() {
         let image = store.image(app()).unwrap();
         assert_eq!(image.references, ["app:1"]);
         assert_eq!(image.layers[1].diff_id.to_string(), diff_id("b"));
-        let LayerSource::Unpacked { dirs, tar_split } = &image.layers[1].source;
-        assert_eq!(files(dirs), layers);
-        assert_eq!(tar_split.1, Path::new(&format!("{}.tar-split.gz", hex("b"))));
+        let LayerSource::TarSplit { path, .. } = &image.layers[1].source else { panic!() };
+        assert_eq!(files(&image.layers[1].dirs), layers);
+        assert_eq!(*path, Path::new(&format!("{}.tar-split.gz", hex("b"))));
         let container = store.container(web()).unwrap();
         assert_eq!(container.state, State::Exited);
         assert_eq!(container.image_name, "docker.io/library/app:1");
@@ -362,8 +362,7 @@ fn a_container_whose_files_are_gone_is_being_removed() {
 fn two_stores_with_the_same_layers_are_told_apart() {
     let identity = |small: &Small| {
         let image = small.open().image(app()).unwrap();
-        let LayerSource::Unpacked { dirs, .. } = &image.layers[0].source;
-        dirs[0].identity
+        image.layers[0].dirs[0].identity
     };
     let (one, other) = (Small::sample("overlay"), Small::sample("overlay"));
     assert_ne!(identity(&one), identity(&other));

@@ -173,7 +173,7 @@ fn read_containers(roots: &Roots, driver: Driver, catalog: &mut Catalog) -> Resu
 fn summary(roots: &Roots, driver: Driver, id: ContainerId) -> Result<Option<ContainerSummary>> {
     let (record, _) = container::record(roots, id)?;
     let ours = record.driver == driver.name();
-    Ok(ours.then_some(ContainerSummary { id, name: record.name, image: record.image }))
+    Ok(ours.then_some(ContainerSummary { id, name: record.name, image: record.image, pod: None }))
 }
 
 #[cfg(test)]

@@ -31,6 +31,8 @@ pub(super) fn read(roots: &Roots, home: &mut Home<'_>, id: ImageId) -> Result<Im
         parent: parent(&roots.image, id)?,
         last_tagged: metadata(&roots.image, id, "lastUpdated", |text| Some(text.to_owned()))?,
         references: names(&roots.image, id),
+        target: None,
+        platforms: Vec::new(),
     })
 }
 
@@ -85,13 +87,16 @@ fn layers(image: &Arc<Root>, home: &mut Home<'_>, diff_ids: &[DiffId]) -> Result
             return Err(Error::corrupt(image.path().join(path), "describes another layer"));
         }
         let dirs = home.image_layer(&record.cache_id, below)?;
-        let tar_split = (image.clone(), format!("{path}/tar-split.json.gz").into());
         layers.push(Layer {
             diff_id,
             chain_id,
             size: record.size,
             directory: record.cache_id.to_string(),
-            source: LayerSource::Unpacked { dirs, tar_split },
+            dirs,
+            source: LayerSource::TarSplit {
+                root: Arc::clone(image),
+                path: format!("{path}/tar-split.json.gz").into(),
+            },
         });
     }
     Ok(layers)

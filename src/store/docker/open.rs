@@ -42,6 +42,7 @@ impl Docker {
             kind: "docker",
             driver: driver.name(),
             path: path.to_owned(),
+            namespace: None,
             conventions: Conventions::Docker,
         };
         let roots = Roots::open(&location, driver).map_err(failed)?;

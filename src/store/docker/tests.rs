@@ -213,7 +213,7 @@ const KINDS: [Kind; 2] = [Kind::Overlay2, Kind::Vfs];
 
 /// The directories of the layer at `index`, by the names that Docker gives them.
 fn layer_dirs(image: &Image, index: usize) -> Vec<String> {
-    let LayerSource::Unpacked { dirs, .. } = &image.layers[index].source;
+    let dirs = &image.layers[index].dirs;
     names(dirs)
 }
 
@@ -245,9 +245,9 @@ fn validate(store: &Docker) {
         for layer in &image.layers {
             chain = Some(ChainId::of(chain, layer.diff_id));
             assert_eq!(chain, Some(layer.chain_id));
-            let LayerSource::Unpacked { dirs, tar_split } = &layer.source;
-            assert!(dirs.iter().all(|dir| dir.root.stat("").unwrap().is_dir()));
-            assert!(tar_split.0.open_file(&tar_split.1).is_ok());
+            let LayerSource::TarSplit { root, path } = &layer.source else { panic!() };
+            assert!(layer.dirs.iter().all(|dir| dir.root.stat("").unwrap().is_dir()));
+            assert!(root.open_file(path).is_ok());
         }
         assert!(image.references.iter().all(|name| catalog.references[name] == id));
     }
@@ -276,8 +276,7 @@ fn an_overlay2_store_of_docker_20_reads_whole() {
     assert_eq!(sizes, [738, 712]);
     let own = &image.layers[1].directory;
     assert_eq!(layer_dirs(&image, 1), [own.as_str(), BASE_DIR]);
-    let LayerSource::Unpacked { dirs, .. } = &image.layers[1].source;
-    assert!(dirs.iter().all(|dir| dir.marks == Marks::Trusted));
+    assert!(image.layers[1].dirs.iter().all(|dir| dir.marks == Marks::Trusted));
 
     let container = store.container(catalog.containers[0].id).unwrap();
     assert_eq!((container.name.as_str(), container.state), ("c1", State::Created));
@@ -345,7 +344,7 @@ fn images_share_the_open_directories_of_their_layers() {
     let (first, second) = (small.add_image(&["one", "two"]), small.add_image(&["one", "more"]));
     let store = small.open();
     let root = |image: ImageId| {
-        let LayerSource::Unpacked { dirs, .. } = &store.image(image).unwrap().layers[1].source;
+        let dirs = &store.image(image).unwrap().layers[1].dirs;
         (dirs[1].root.clone(), dirs[1].identity)
     };
     let ((a, a_identity), (b, b_identity)) = (root(first), root(second));
@@ -359,10 +358,7 @@ fn images_share_the_open_directories_of_their_layers() {
 #[test]
 fn a_directory_in_use_is_never_opened_twice_and_others_are_closed() {
     let small = Small::new(Kind::Vfs);
-    let root = |image: &Image| {
-        let LayerSource::Unpacked { dirs, .. } = &image.layers[0].source;
-        dirs[0].root.clone()
-    };
+    let root = |image: &Image| image.layers[0].dirs[0].root.clone();
     let ids: Vec<String> = (0..600).map(|index| format!("layer{index}")).collect();
     let images: Vec<ImageId> = ids.iter().map(|id| small.add_image(&[id])).collect();
     let store = small.open();
@@ -634,6 +630,6 @@ fn a_rootless_store_marks_as_users_may() {
     let small = Small::new(Kind::Overlay2);
     let image = small.add_image(&["one"]);
     std::os::unix::fs::chown(small.dir.path(), Some(1000), Some(1000)).unwrap();
-    let LayerSource::Unpacked { dirs, .. } = &small.open().image(image).unwrap().layers[0].source;
+    let dirs = &small.open().image(image).unwrap().layers[0].dirs;
     assert_eq!(dirs[0].marks, Marks::User);
 }

@@ -365,8 +365,7 @@ fn whatever_happens_to_an_object_its_neighbours_stay() {
                 let container = pair.store.container(pair.harmed_container);
                 pair.check(&what);
                 for dir in image.iter().flat_map(|image| &image.layers) {
-                    let LayerSource::Unpacked { dirs, .. } = &dir.source;
-                    assert_inside(&pair, dirs, &what);
+                    assert_inside(&pair, &dir.dirs, &what);
                 }
                 assert_inside(&pair, container.iter().flat_map(|it| &it.dirs), &what);
                 match fs::symlink_metadata(&file) {
