@@ -20,10 +20,12 @@ use crate::recipe::Verify;
 use crate::store::LayerStore;
 
 mod archives;
+mod combined;
 mod containers;
 mod images;
 mod inodes;
 mod journal;
+mod layout;
 mod merged;
 mod names;
 mod node;

@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::oci::ImageConfig;
 use crate::recipe::Recipe;
 use crate::reference::Reference;
-use crate::store::Image;
+use crate::store::{Image, Layer};
 use crate::tar::header::{Header, Type};
 
 /// An image to save.
@@ -33,6 +33,15 @@ pub struct SavedImage<'a> {
     pub references: &'a [String],
     /// The tars of its layers, lowest first.
     pub layers: &'a [Arc<Recipe>],
+    /// How many of the lowest layers are described but left out, for a reader that has them.
+    pub omitted: usize,
+}
+
+impl SavedImage<'_> {
+    /// The layers that go in, with their tars.
+    fn included(&self) -> impl Iterator<Item = (&Layer, &Arc<Recipe>)> {
+        self.image.layers.iter().zip(self.layers).skip(self.omitted)
+    }
 }
 
 /// The archive that holds `images`, in the order of the request.
@@ -173,7 +182,7 @@ fn blobs(images: &[SavedImage<'_>], described: &[Described], edition: &Edition) 
             put(&mut entries, format!("blobs/sha256/{}", digest.hex()), mtime, what);
         };
         blob(saved.image.id.0, created, What::File(saved.image.config.to_vec()));
-        for (layer, tar) in saved.image.layers.iter().zip(saved.layers) {
+        for (layer, tar) in saved.included() {
             blob(layer.diff_id.0, created, What::Layer(Arc::clone(tar), edition.layer_mode));
         }
         for legacy in &described.legacy {
@@ -201,7 +210,7 @@ fn layout(images: &[SavedImage<'_>], described: &[Described]) -> Entries {
         let mut blob = |digest: Digest, what| {
             put(&mut entries, format!("blobs/sha256/{}", digest.hex()), 0, what);
         };
-        for (layer, tar) in saved.image.layers.iter().zip(saved.layers) {
+        for (layer, tar) in saved.included() {
             blob(layer.diff_id.0, What::Layer(Arc::clone(tar), 0o644));
         }
         blob(saved.image.id.0, What::File(saved.image.config.to_vec()));
@@ -215,6 +224,22 @@ fn layout(images: &[SavedImage<'_>], described: &[Described]) -> Entries {
     entries
 }
 
+/// The documents of an OCI image layout of `images`, by path. Its other blobs are the layers'
+/// tars, uncompressed, under their diff IDs.
+///
+/// # Errors
+/// As [`save`].
+pub fn layout_documents(images: &[SavedImage<'_>]) -> Result<BTreeMap<String, Vec<u8>>> {
+    let described =
+        images.iter().map(|image| describe(image, Flavour::Oci)).collect::<Result<Vec<_>>>()?;
+    let documents =
+        layout(images, &described).into_iter().filter_map(|(path, entry)| match entry.what {
+            What::File(bytes) => Some((path, bytes)),
+            What::Directory | What::Layer(..) | What::Symlink(_) => None,
+        });
+    Ok(documents.collect())
+}
+
 /// Docker 1.10 to 24: a directory for each layer, named by its V1 identity. A layer that stands in
 /// two of them is a symlink in the second.
 fn layer_directories(images: &[SavedImage<'_>], described: &[Described]) -> Entries {
@@ -223,10 +248,14 @@ fn layer_directories(images: &[SavedImage<'_>], described: &[Described]) -> Entr
     let mut written: HashMap<DiffId, Digest> = HashMap::new();
     for (saved, described) in images.iter().zip(described) {
         let created = mtime_of(saved.config.created.as_ref()).secs;
-        let layers = saved.image.layers.iter().zip(saved.layers).zip(&described.legacy);
-        for ((layer, tar), legacy) in layers {
+        for legacy in described.legacy.iter().take(saved.omitted) {
+            put_description(&mut entries, legacy, created);
+        }
+        for ((layer, tar), legacy) in
+            saved.included().zip(described.legacy.iter().skip(saved.omitted))
+        {
             let name = legacy.id.hex();
-            if entries.contains_key(&name) {
+            if entries.contains_key(&format!("{name}/layer.tar")) {
                 continue;
             }
             let what = match written.get(&layer.diff_id) {
@@ -234,7 +263,8 @@ fn layer_directories(images: &[SavedImage<'_>], described: &[Described]) -> Entr
                 None => What::Layer(Arc::clone(tar), 0o644),
             };
             written.entry(layer.diff_id).or_insert(legacy.id);
-            put_layer(&mut entries, legacy, created, what);
+            put_description(&mut entries, legacy, created);
+            put(&mut entries, format!("{name}/layer.tar"), created, what);
         }
         let config = What::File(saved.image.config.to_vec());
         put(&mut entries, format!("{}.json", saved.image.id.hex()), created, config);
@@ -251,8 +281,13 @@ fn layer_directories_alone(images: &[SavedImage<'_>], described: &[Described]) -
     let mut created = 0;
     for (saved, described) in images.iter().zip(described) {
         created = mtime_of(saved.config.created.as_ref()).secs;
-        for (tar, legacy) in saved.layers.iter().zip(&described.legacy) {
-            put_layer(&mut entries, legacy, created, What::Layer(Arc::clone(tar), 0o644));
+        for legacy in &described.legacy {
+            put_description(&mut entries, legacy, created);
+        }
+        for ((_, tar), legacy) in saved.included().zip(described.legacy.iter().skip(saved.omitted))
+        {
+            let tar = What::Layer(Arc::clone(tar), 0o644);
+            put(&mut entries, format!("{}/layer.tar", legacy.id.hex()), created, tar);
         }
     }
     if let Some(repositories) = documents::repositories(Flavour::Docker19, &documents) {
@@ -261,12 +296,11 @@ fn layer_directories_alone(images: &[SavedImage<'_>], described: &[Described]) -
     entries
 }
 
-/// Puts in the directory of a layer, with its tar or a link to that.
-fn put_layer(entries: &mut Entries, legacy: &LegacyLayer, mtime: i64, tar: What) {
+/// Puts in the directory of a layer, with all but its tar.
+fn put_description(entries: &mut Entries, legacy: &LegacyLayer, mtime: i64) {
     let name = legacy.id.hex();
     put(entries, format!("{name}/VERSION"), mtime, What::File(b"1.0".to_vec()));
     put(entries, format!("{name}/json"), mtime, What::File(legacy.json.clone()));
-    put(entries, format!("{name}/layer.tar"), mtime, tar);
     put(entries, name, mtime, What::Directory);
 }
 

@@ -5,12 +5,14 @@ use std::time::Instant;
 
 use lru::LruCache;
 
+use super::names::Names;
 use super::node::{ArchiveNode, ImageView, Scope};
-use super::shelf::Shelf;
+use super::shelf::{Loaded, Shelf};
 use super::{FRESH, Tree, journal};
 use crate::archive::Flavour;
 use crate::archive::export::{self, Accounts, Export, Style};
 use crate::archive::layer::layer_tar;
+use crate::archive::mtime_of;
 use crate::archive::save::{self, SavedImage};
 use crate::backing::Time;
 use crate::digest::{ChainId, ContainerId, ImageId};
@@ -18,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::overlay::Stack;
 use crate::overlay::changes::changes;
 use crate::recipe::{Recipe, Verify};
-use crate::store::{Container, Conventions, LayerDir, Marks, State};
+use crate::store::{Container, Conventions, Image, LayerDir, Marks, State};
 
 /// Memory that recipes may take before the least recently used go, in bytes.
 const WEIGHT: usize = 256 << 20;
@@ -27,7 +29,8 @@ const WEIGHT: usize = 256 << 20;
 #[derive(Debug, Clone)]
 pub(super) enum Archive {
     /// `save.tar`: the images in order, each with the references that it is saved under.
-    Save { images: Vec<(ImageId, Vec<String>)>, flavour: Flavour },
+    /// Layers that the image `base` has as well, from the lowest up, are left out.
+    Save { images: Vec<(ImageId, Vec<String>)>, flavour: Flavour, base: Option<ImageId> },
     /// `export.tar` of an image.
     Image(ImageId),
     /// `layer.tar`: of an image, the layer at that place.
@@ -129,7 +132,9 @@ impl Tree {
 
     fn make(&self, shelf: &Arc<Shelf>, archive: &Archive) -> Result<Made> {
         match archive {
-            Archive::Save { images, flavour } => self.make_save(shelf, images, *flavour),
+            Archive::Save { images, flavour, base } => {
+                self.make_save(shelf, images, *flavour, *base)
+            }
             Archive::Image(id) => {
                 let loaded = shelf.image(*id)?;
                 let stack = Stack::new(layer_dirs(&loaded.image.layers));
@@ -158,30 +163,43 @@ impl Tree {
         shelf: &Arc<Shelf>,
         images: &[(ImageId, Vec<String>)],
         flavour: Flavour,
+        base: Option<ImageId>,
     ) -> Result<Made> {
-        let mut saved = Vec::new();
+        let base = base.map(|base| shelf.image(base)).transpose()?;
+        self.with_images(shelf, images, base.as_deref(), |images| {
+            let created = images.iter().map(|image| mtime_of(image.config.created.as_ref()));
+            let mtime = created.max().unwrap_or_default();
+            let recipe = Arc::new(save::save(images, flavour)?);
+            Ok(Made { recipe, mtime, stamp: 0, made: Instant::now() })
+        })
+    }
+
+    /// Calls `make` with the images and the tars of their layers, without those that `base` has.
+    pub(super) fn with_images<T>(
+        &self,
+        shelf: &Arc<Shelf>,
+        images: &[(ImageId, Vec<String>)],
+        base: Option<&Loaded>,
+        make: impl FnOnce(&[SavedImage<'_>]) -> Result<T>,
+    ) -> Result<T> {
+        let mut loaded = Vec::new();
         for (id, references) in images {
-            let loaded = shelf.image(*id)?;
+            let image = shelf.image(*id)?;
             let mut layers = Vec::new();
-            for (index, layer) in loaded.image.layers.iter().enumerate() {
+            for (index, layer) in image.image.layers.iter().enumerate() {
                 let archive = Archive::Layer(*id, index, layer.chain_id);
                 layers.push(self.made(shelf, &archive)?.recipe);
             }
-            saved.push((loaded, references, layers));
+            loaded.push((image, references, layers));
         }
-        let images: Vec<SavedImage<'_>> = saved
-            .iter()
-            .map(|(loaded, references, layers)| SavedImage {
-                image: &loaded.image,
-                config: &loaded.config.parsed,
-                references,
-                layers,
-            })
-            .collect();
-        let recipe = Arc::new(save::save(&images, flavour)?);
-        let created = saved.iter().map(|(loaded, ..)| loaded.config.mtime());
-        let mtime = created.max().unwrap_or_default();
-        Ok(Made { recipe, mtime, stamp: 0, made: Instant::now() })
+        let saved = loaded.iter().map(|(loaded, references, layers)| SavedImage {
+            image: &loaded.image,
+            config: &loaded.config.parsed,
+            references,
+            layers,
+            omitted: base.map_or(0, |base| shared_layers(&loaded.image, &base.image)),
+        });
+        make(&saved.collect::<Vec<_>>())
     }
 
     fn make_diff(&self, shelf: &Shelf, container: Container) -> Result<Made> {
@@ -262,28 +280,49 @@ impl Tree {
 }
 
 impl ImageView {
-    /// What `save.tar` holds under this name: a repository stands for its references in order,
-    /// and an image takes the place of the first that names it.
+    /// What `save.tar` holds under this name.
     pub(super) fn saved(&self) -> Result<Vec<(ImageId, Vec<String>)>> {
-        let repository = match &self.scope {
-            Scope::Id => return Ok(vec![(self.id, Vec::new())]),
-            // A digest adds the image, but no tag.
-            Scope::Reference(text) if text.contains('@') => return Ok(vec![(self.id, Vec::new())]),
-            Scope::Reference(text) => return Ok(vec![(self.id, vec![text.clone()])]),
-            Scope::Repository(repository) => repository,
-        };
-        let mut images: Vec<(ImageId, Vec<String>)> = Vec::new();
-        for (reference, text, id) in self.shelf.names()?.references(repository) {
-            let at = images.iter().position(|(known, _)| known == id).unwrap_or_else(|| {
-                images.push((*id, Vec::new()));
-                images.len() - 1
-            });
-            if reference.tag.is_some() {
-                images[at].1.push(text.clone());
-            }
-        }
+        let mut images = Vec::new();
+        add_saved(&*self.shelf.names()?, self.id, &self.scope, &mut images);
         Ok(images)
     }
+}
+
+/// Adds what one name of a request stands for: a repository for its references in order; an image
+/// takes the place of the first that names it.
+pub(super) fn add_saved(
+    names: &Names,
+    id: ImageId,
+    scope: &Scope,
+    images: &mut Vec<(ImageId, Vec<String>)>,
+) {
+    let mut add = |id: ImageId, tag: Option<&str>| {
+        let at = images.iter().position(|(known, _)| *known == id).unwrap_or_else(|| {
+            images.push((id, Vec::new()));
+            images.len() - 1
+        });
+        let tags = &mut images[at].1;
+        if let Some(tag) = tag.filter(|tag| !tags.iter().any(|known| known == tag)) {
+            tags.push(tag.to_owned());
+        }
+    };
+    match scope {
+        Scope::Id => add(id, None),
+        // A digest adds the image, but no tag.
+        Scope::Reference(text) => add(id, Some(text.as_str()).filter(|text| !text.contains('@'))),
+        Scope::Repository(repository) => {
+            for (reference, text, id) in names.references(repository) {
+                add(*id, reference.tag.as_ref().map(|_| text.as_str()));
+            }
+        }
+    }
+}
+
+/// How many layers of `image`, from the lowest up, `base` has in the same place: what a loader does
+/// not look for where it has the base.
+pub(super) fn shared_layers(image: &Image, base: &Image) -> usize {
+    let pairs = image.layers.iter().zip(&base.layers);
+    pairs.take_while(|(one, other)| one.chain_id == other.chain_id).count()
 }
 
 /// The directories of an image's layers as they are merged, topmost first.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::Tree;
 use super::archives::{Archive, layer_dirs};
+use super::layout::{LayoutView, Level};
 use super::merged::MergedTree;
 use super::names::{Found, Names, cut};
 use super::node::{ImageView, Place, Scope};
@@ -21,10 +22,11 @@ use crate::store::{Layer, LayerSource};
 use crate::time::Timestamp;
 
 /// Names in a repository's directory that stand for itself, so that no image below it has them.
-const RESERVED: [&str; 14] = [
+const RESERVED: [&str; 17] = [
     "README",
     "config.json",
     "created",
+    "delta",
     "digest",
     "export.tar",
     "formats",
@@ -32,6 +34,8 @@ const RESERVED: [&str; 14] = [
     "id",
     "inspect.json",
     "layers",
+    "oci",
+    "oci-delta",
     "rootfs",
     "save.tar",
     "tags",
@@ -50,20 +54,37 @@ impl Tree {
         prefix: &str,
         name: &str,
     ) -> Result<Option<Item>> {
+        if prefix.is_empty() && name == ".save" {
+            return Ok(Some(Item::Place(Place::Combined(shelf.clone()), self.started)));
+        }
         let names = shelf.names()?;
-        let (id, scope) = match names.find(prefix, name) {
-            None => return Ok(None),
+        Ok(match names.find(prefix, name) {
+            None => None,
             Some(Found::Prefix(prefix)) => {
-                return Ok(Some(Item::Place(Place::Images(shelf.clone(), prefix), self.started)));
+                Some(Item::Place(Place::Images(shelf.clone(), prefix), self.started))
             }
-            Some(Found::Id(id)) => (id, Scope::Id),
-            Some(Found::Reference(text, id)) => (id, Scope::Reference(text)),
-            Some(Found::Repository(repository)) => {
-                let Some(id) = self.newest(shelf, &names, &repository) else { return Ok(None) };
-                (id, Scope::Repository(repository))
+            Some(found) => {
+                self.view(shelf, &names, found).map(|view| self.image_place(Arc::new(view)))
+            }
+        })
+    }
+
+    /// The image that a name stands for; `None` for a directory of other names.
+    pub(super) fn view(
+        &self,
+        shelf: &Arc<Shelf>,
+        names: &Names,
+        found: Found,
+    ) -> Option<ImageView> {
+        let (id, scope) = match found {
+            Found::Prefix(_) => return None,
+            Found::Id(id) => (id, Scope::Id),
+            Found::Reference(text, id) => (id, Scope::Reference(text)),
+            Found::Repository(repository) => {
+                (self.newest(shelf, names, &repository)?, Scope::Repository(repository))
             }
         };
-        Ok(Some(self.image_place(Arc::new(ImageView { shelf: shelf.clone(), id, scope }))))
+        Some(ImageView { shelf: shelf.clone(), id, scope })
     }
 
     /// The image that a repository's directory shows: that of `latest`, else the newest one.
@@ -101,6 +122,7 @@ impl Tree {
             Listed::directory("used-by"),
         ];
         if self.is_saveable(view) {
+            listed.push(Listed::directory("oci"));
             listed.push(Listed::dear("save.tar"));
         }
         if self.repo_digest(view)?.is_some() {
@@ -154,6 +176,12 @@ impl Tree {
                 let tree = MergedTree::new(stack, self.options.symlinks, mtime);
                 Ok(Some(Item::Merged(tree)))
             }
+            "delta" => place(Place::Deltas(view.clone())),
+            "oci-delta" => place(Place::DeltaLayouts(view.clone())),
+            "oci" => {
+                let layout = LayoutView { view: view.clone(), base: None };
+                place(Place::Layout(Arc::new(layout), Level::Top))
+            }
             "save.tar" => self.save_item(view, self.flavour(shelf)),
             "tags" => match view.scope {
                 Scope::Repository(_) => place(Place::Tags(view.clone())),
@@ -165,7 +193,7 @@ impl Tree {
     }
 
     fn save_item(&self, view: &ImageView, flavour: Flavour) -> Result<Option<Item>> {
-        let archive = Archive::Save { images: view.saved()?, flavour };
+        let archive = Archive::Save { images: view.saved()?, flavour, base: None };
         Ok(Some(Item::Archive(view.shelf.clone(), archive)))
     }
 
@@ -233,6 +261,9 @@ impl Tree {
              formats/      the same as other versions of the engine write it\n\
              export.tar    the merged files as one flat tar\n\
              rootfs/       the merged files\n\
+             oci/          an OCI image layout that tools read in place\n\
+             delta/        not listed: OTHER.tar lacks the layers that the image OTHER has;\n\
+             oci-delta/    the same as layouts\n\
              layers/       each layer's tar, own files, changes and description, lowest first\n\
              config.json   the image config, as stored; inspect.json, history: as Docker shows it\n\
              used-by/      containers made from this image\n"

@@ -155,6 +155,12 @@ impl Names {
         self.repositories.get(repository).map_or(&[], Vec::as_slice)
     }
 
+    /// The repository, in its familiar form, of a reference as the store writes it.
+    pub(super) fn repository_of(&self, text: &str) -> Option<&str> {
+        let reference = Reference::parse(text).ok()?;
+        self.canonical.get(&reference.name.to_string()).map(String::as_str)
+    }
+
     /// All references to an image, sorted.
     pub(super) fn references_to(&self, id: ImageId) -> impl Iterator<Item = &str> {
         let references = self.catalog.references.iter();

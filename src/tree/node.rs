@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::archives::Archive;
+use super::layout::{LayoutView, Level};
 use super::merged::MergedTree;
 use super::own::OwnFiles;
 use super::shelf::Shelf;
@@ -48,6 +49,14 @@ pub(super) enum Place {
     Layer(Arc<Shelf>, ImageId, usize),
     /// `used-by/` of an image.
     UsedBy(Arc<ImageView>),
+    /// `oci/` of an image, or a directory in it.
+    Layout(Arc<LayoutView>, Level),
+    /// `delta/` of an image: archives without what another has.
+    Deltas(Arc<ImageView>),
+    /// `oci-delta/` of an image: the same as layouts.
+    DeltaLayouts(Arc<ImageView>),
+    /// `images/.save/`: archives of several images.
+    Combined(Arc<Shelf>),
     /// `tags/` of a repository.
     Tags(Arc<ImageView>),
     /// `containers/`.
@@ -71,6 +80,7 @@ impl Place {
     pub(super) fn subject(&self) -> String {
         match self {
             Place::Image(view) => view.id.hex(),
+            Place::Layout(layout, _) => layout.base.map(|base| base.hex()).unwrap_or_default(),
             Place::Container(_, id) => id.hex(),
             _ => String::new(),
         }

@@ -89,6 +89,9 @@ impl Tree {
             Place::Layer(..) => self.list_layer(),
             Place::UsedBy(view) => self.list_users(view)?,
             Place::Tags(view) => self.list_tags(view)?,
+            Place::Layout(layout, level) => self.list_layout(layout, *level)?,
+            Place::Deltas(view) => self.list_deltas(view)?,
+            Place::DeltaLayouts(view) => self.list_delta_layouts(view)?,
             Place::Containers(shelf) => {
                 let names = shelf.names()?;
                 let containers = names.containers().iter();
@@ -107,7 +110,7 @@ impl Tree {
                     .map(|container| Listed::link(container.id.hex()))
                     .collect()
             }
-            Place::Empty => Vec::new(),
+            Place::Empty | Place::Combined(_) => Vec::new(),
             Place::Control => {
                 ["errors", "events", "refresh", "version"].map(Listed::dear).into_iter().collect()
             }
@@ -152,6 +155,10 @@ impl Tree {
             (Place::Layer(shelf, id, index), _) => self.layer_item(shelf, *id, *index, name),
             (Place::UsedBy(view), _) => self.user_item(view, name),
             (Place::Tags(view), _) => self.tag_item(view, name),
+            (Place::Layout(layout, level), _) => self.layout_item(layout, *level, name),
+            (Place::Deltas(view), _) => self.delta_item(view, name),
+            (Place::DeltaLayouts(view), _) => self.delta_layout(view, name),
+            (Place::Combined(shelf), _) => self.combined_item(shelf, name),
             (Place::Containers(shelf), _) => match shelf.names()?.container(name) {
                 Some(id) => self.container_place(shelf, id).map(Some),
                 None => Ok(None),

@@ -217,6 +217,7 @@ fn save_of(store: &dyn LayerStore, images: &[&[&str]], flavour: Flavour) -> Vec<
             config,
             references,
             layers,
+            omitted: 0,
         })
         .collect();
     bytes(&save(&saved, flavour).unwrap())
@@ -281,6 +282,8 @@ fn saved_images_are_those_of_docker_29() {
     let images = [&["built:1", "built:two"][..], &["base:1"]];
     let saved = save_of(&*open(store.path()), &images, Flavour::Docker29);
     assert_same(&saved, &v29a, "v29a.tar");
+    let combined = "images/.save/built:1+built:two+base:1.tar";
+    assert_same(&View::of(store.path()).read(combined), &v29a, "v29a.tar");
 }
 
 #[test]

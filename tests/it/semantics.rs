@@ -220,6 +220,128 @@ fn an_image_without_layers_has_no_archives() {
     assert_eq!(view.text("images/empty:1/id"), format!("{empty}\n"));
 }
 
+/// Names of the entries of a tar, sorted.
+fn entry_names(tar: &[u8]) -> BTreeSet<String> {
+    let mut archive = tar::Archive::new(tar);
+    let entries = archive.entries().unwrap();
+    entries.map(|entry| entry.unwrap().path().unwrap().to_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn several_images_are_one_archive_in_the_order_asked_for() {
+    let Some(sample) = sample() else { return };
+    let view = View::of(sample.path());
+    assert_eq!(view.names("images/.save"), Vec::<String>::new());
+    let manifest = |name: &str| -> serde_json::Value {
+        let tar = view.read(&format!("images/.save/{name}.tar"));
+        let mut archive = tar::Archive::new(&tar[..]);
+        let mut entries = archive.entries().unwrap().map(Result::unwrap);
+        let manifest = entries.find(|entry| entry.path().unwrap().ends_with("manifest.json"));
+        serde_json::from_reader(manifest.unwrap()).unwrap()
+    };
+    let untagged = hex_of(&sample.untagged);
+    let both = manifest(&format!("{untagged}+ghcr.io%2Forg%2Fapp:v1+docker.io%2Flibrary%2Fapp:1"));
+    assert_eq!(both[0]["RepoTags"], serde_json::Value::Null);
+    assert_eq!(both[1]["RepoTags"], serde_json::json!(["ghcr.io/org/app:v1", "app:1"]));
+    assert_eq!(both.as_array().unwrap().len(), 2);
+    let other = manifest(&format!("app+{}", &untagged[..12]));
+    assert_eq!(other[0]["RepoTags"], serde_json::json!(["app:1", "app:latest"]));
+    assert!(other[1]["Config"].as_str().unwrap().ends_with(untagged));
+    assert_eq!(view.read("images/.save/app:1.tar"), view.read("images/app:1/save.tar"));
+    for name in ["app:1+nosuch.tar", "app:1", "app:1+.tar", ".tar", "%ff.tar"] {
+        assert_eq!(errno(view.attr(&format!("images/.save/{name}"))), Some(Errno::NOENT), "{name}");
+    }
+}
+
+#[test]
+fn a_delta_is_the_archive_without_the_layers_of_its_base() {
+    let Some(mut sample) = sample() else { return };
+    let untagged = sample.untagged.clone();
+    sample.root.tag("app:2", &untagged);
+    let view = View::of(sample.path());
+    let deltas = view.names("images/app:2/delta");
+    assert_eq!(deltas, ["app:1.json", "app:1.tar", "app:latest.json", "app:latest.tar"]);
+    assert!(!view.names("images/app:2").contains(&"delta".to_owned()));
+    let whole = view.read("images/app:2/save.tar");
+    let delta = view.read("images/app:2/delta/app:1.tar");
+    let [base, middle, top] = &sample.layers;
+    let blob = |diff_id: &str| format!("blobs/sha256/{}", hex_of(diff_id));
+    let left_out = BTreeSet::from([blob(&base.diff_id), blob(&middle.diff_id)]);
+    assert_eq!(&entry_names(&whole) - &entry_names(&delta), left_out);
+    assert!(entry_names(&delta).contains(&blob(&top.diff_id)));
+    let told: serde_json::Value =
+        serde_json::from_slice(&view.read("images/app:2/delta/app:1.json")).unwrap();
+    assert_eq!((&told["layers"], &told["shared_layers"]), (&3.into(), &2.into()));
+    assert_eq!(told["saved_bytes"], whole.len() - delta.len());
+    assert_eq!(told["delta_bytes"], delta.len());
+    // Any spelling of any image is a base, and one that shares nothing takes nothing away.
+    assert!(view.read("images/app:2/delta/ghcr.io%2Forg%2Fapp:v1.tar") == delta);
+    let back = view.read("images/app:1/delta/app:2.tar");
+    assert!(!entry_names(&back).iter().any(|name| left_out.contains(name)));
+    assert_eq!(errno(view.attr("images/app:2/delta/nosuch.tar")), Some(Errno::NOENT));
+    // The same as layouts.
+    assert_eq!(view.names("images/app:2/oci-delta"), ["app:1", "app:latest"]);
+    let blobs = view.names("images/app:2/oci-delta/app:1/blobs/sha256");
+    assert_eq!(blobs.len(), 3);
+    assert!(blobs.iter().any(|name| name == hex_of(&top.diff_id)));
+    // Older archives keep the descriptions of all layers.
+    let options = Options { flavour: Some(Flavour::Docker110), ..Options::default() };
+    let view = View::with(sample.path(), options);
+    let gone = &entry_names(&view.read("images/app:2/save.tar"))
+        - &entry_names(&view.read("images/app:2/delta/app:1.tar"));
+    assert!(gone.len() == 2 && gone.iter().all(|name| name.ends_with("/layer.tar")), "{gone:?}");
+}
+
+#[test]
+fn an_image_is_an_oci_layout_whose_blobs_have_their_digests() {
+    let Some(sample) = sample() else { return };
+    let view = View::of(sample.path());
+    for image in ["app:1", "app", "ghcr.io/org/app:v1"] {
+        let oci = format!("images/{image}/oci");
+        assert_eq!(view.names(&oci), ["blobs", "index.json", "oci-layout"]);
+        let index: serde_json::Value =
+            serde_json::from_slice(&view.read(&format!("{oci}/index.json"))).unwrap();
+        let listed = view.names(&format!("{oci}/blobs/sha256"));
+        assert_eq!(listed.len(), 4, "two layers, a config and a manifest");
+        let mut named = BTreeSet::new();
+        let mut blob = |name: &serde_json::Value| {
+            let hex = hex_of(name.as_str().unwrap()).to_owned();
+            let bytes = view.read(&format!("{oci}/blobs/sha256/{hex}"));
+            assert_eq!(digest(&bytes), name.as_str().unwrap());
+            named.insert(hex);
+            bytes
+        };
+        for manifest in index["manifests"].as_array().unwrap() {
+            let manifest: serde_json::Value =
+                serde_json::from_slice(&blob(&manifest["digest"])).unwrap();
+            blob(&manifest["config"]["digest"]);
+            manifest["layers"].as_array().unwrap().iter().for_each(|layer| {
+                blob(&layer["digest"]);
+            });
+        }
+        assert_eq!(named, listed.into_iter().collect());
+        // oci.tar is the same in one file.
+        let tar = view.read(&format!("images/{image}/formats/oci.tar"));
+        let mut archive = tar::Archive::new(&tar[..]);
+        let mut files = 0;
+        for entry in archive.entries().unwrap() {
+            let mut entry = entry.unwrap();
+            if entry.header().entry_type().is_file() {
+                let path = entry.path().unwrap().to_str().unwrap().to_owned();
+                let mut bytes = Vec::new();
+                std::io::Read::read_to_end(&mut entry, &mut bytes).unwrap();
+                assert!(view.read(&format!("{oci}/{path}")) == bytes, "{path}");
+                files += 1;
+            }
+        }
+        assert_eq!(files, 6);
+    }
+    let layer = hex_of(&sample.layers[0].diff_id);
+    let ino = |path: &str| view.attr(&format!("images/app:1/{path}")).unwrap().ino;
+    let name = &view.names("images/app:1/layers")[0];
+    assert_eq!(ino(&format!("oci/blobs/sha256/{layer}")), ino(&format!("layers/{name}/layer.tar")));
+}
+
 #[test]
 fn only_images_and_containers_that_were_asked_for_are_shown() {
     let Some(mut sample) = sample() else { return };
