@@ -1,12 +1,14 @@
 //! Files of a store: opened beneath a fixed directory, through no symlink, onto no other mount.
 //!
-//! Store data is foreign. Three rules keep every open inside the store:
+//! Store data is foreign. Rules keep every open inside the store, and leave no trace there:
 //! 1. A [`Root`] is opened once; everything else is reached from its descriptor by `openat2` with
 //!    `RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV`.
 //! 2. Attributes are read by one name from an open directory, never by a longer path.
 //! 3. Nothing but a regular file is opened for its data; where a running container could swap one
 //!    for a device or a FIFO in between ([`Access::Live`]), the type is checked on an `O_PATH`
 //!    descriptor first.
+//! 4. What is opened for its data or its names keeps its time of access (`O_NOATIME`), where the
+//!    kernel permits that: to the owner and to root.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -23,9 +25,11 @@ use rustix::io::Errno;
 use crate::error::{Error, Result};
 
 mod bytes;
+mod host;
 mod stat;
 
 pub use bytes::{Bytes, FileRange, Held};
+pub use host::Host;
 pub use stat::{FileKind, Fingerprint, Stat, Time};
 
 /// Longest path that one system call takes, in bytes, with the ending NUL (Linux `PATH_MAX`).
@@ -59,6 +63,19 @@ impl Root {
     pub fn open(path: &Path, access: Access) -> Result<Root> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(CWD, path, flags, Mode::empty())
+            .map_err(|err| Error::io(path, err))?;
+        Ok(Root { fd, path: path.to_owned(), access })
+    }
+
+    /// Opens `path`, which must be absolute and lead through no symlink: a place that was resolved
+    /// once, so that nobody can make it lead elsewhere later.
+    ///
+    /// # Errors
+    /// Fails when it is no directory, can't be read, or leads through a symlink.
+    pub fn open_resolved(path: &Path, access: Access) -> Result<Root> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY;
+        let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        let fd = resolved(CWD, path.as_os_str().as_bytes(), flags, resolve)
             .map_err(|err| Error::io(path, err))?;
         Ok(Root { fd, path: path.to_owned(), access })
     }
@@ -239,19 +256,36 @@ fn resolved(
     resolve: ResolveFlags,
 ) -> Result<OwnedFd, Errno> {
     let path: &[u8] = if path.is_empty() { b"." } else { path };
-    loop {
-        // EAGAIN: something was renamed while the kernel walked (openat2(2), "RESOLVE_BENEATH").
-        match rustix::fs::openat2(dir, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
-            Err(Errno::AGAIN | Errno::INTR) => {}
-            result => return result,
+    quietly(flags, |flags| {
+        loop {
+            // EAGAIN: something was renamed while the kernel walked (openat2(2), "RESOLVE_BENEATH").
+            match rustix::fs::openat2(dir, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                result => return result,
+            }
         }
+    })
+}
+
+/// Opens without changing the time of access, where that is permitted.
+fn quietly(
+    flags: OFlags,
+    open: impl Fn(OFlags) -> Result<OwnedFd, Errno>,
+) -> Result<OwnedFd, Errno> {
+    if flags.contains(OFlags::PATH) {
+        return open(flags);
+    }
+    match open(flags | OFlags::NOATIME) {
+        Err(Errno::PERM) => open(flags),
+        result => result,
     }
 }
 
 /// Opens again, for its data, the very file that an `O_PATH` descriptor stands for.
 fn reopen(handle: BorrowedFd<'_>, flags: OFlags) -> io::Result<OwnedFd> {
     let path = format!("/proc/self/fd/{}", handle.as_raw_fd());
-    Ok(rustix::fs::openat(CWD, path, flags | OFlags::CLOEXEC, Mode::empty())?)
+    let open = |flags| rustix::fs::openat(CWD, &*path, flags | OFlags::CLOEXEC, Mode::empty());
+    Ok(quietly(flags, open)?)
 }
 
 /// A regular file, open for reading.

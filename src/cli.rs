@@ -3,6 +3,7 @@
 mod options;
 mod source;
 mod status;
+mod view;
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal};
@@ -10,17 +11,14 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use rustix::process::{getegid, geteuid};
+use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::mount::{self, Leave, MountPoint, daemon};
-use crate::store::LayerStore;
-use crate::tree::{self, Tree};
-use crate::{archive, recipe};
 
 pub use status::{ExitStatus, Failure};
+use view::ViewArgs;
 
 /// Mounts a host's container storage as a read-only file system.
 #[derive(Debug, Parser)]
@@ -59,21 +57,8 @@ struct MountArgs {
     /// each long option below as KEY=VALUE
     #[arg(short, value_name = "OPT,...")]
     options: Vec<String>,
-    /// Which engine save.tar and export.tar are written like, instead of the store's own
-    #[arg(long, value_enum)]
-    flavour: Option<Flavour>,
-    /// When bytes of a layer are checked against its digest
-    #[arg(long, value_enum, default_value_t)]
-    verify: Verify,
-    /// What symlinks in rootfs/ and diff/ show
-    #[arg(long, value_enum, default_value_t)]
-    symlinks: Symlinks,
-    /// Show only images whose name matches; may be repeated
-    #[arg(long = "image", value_name = "GLOB")]
-    images: Vec<String>,
-    /// Show only containers whose name matches; may be repeated
-    #[arg(long = "container", value_name = "GLOB")]
-    containers: Vec<String>,
+    #[command(flatten)]
+    view: ViewArgs,
     /// Taken from mount(8), and without a meaning here
     #[arg(short = 'n', hide = true)]
     no_mtab: bool,
@@ -92,52 +77,6 @@ struct UmountArgs {
     /// Detach it even if it is in use; open files can be read until they are closed
     #[arg(short, long)]
     lazy: bool,
-}
-
-/// Which version of the engine archives are written like.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Flavour {
-    /// Docker 29
-    #[value(name = "docker-29")]
-    Docker29,
-    /// Docker 28
-    #[value(name = "docker-28")]
-    Docker28,
-    /// Docker 25 to 27
-    #[value(name = "docker-25")]
-    Docker25,
-    /// Docker 1.10 to 24
-    #[value(name = "docker-1.10")]
-    Docker1_10,
-    /// Docker up to 1.9
-    #[value(name = "docker-1.9")]
-    Docker1_9,
-    /// save.tar as Podman, export.tar as the store's own engine
-    #[value(name = "podman")]
-    Podman,
-    /// save.tar as an OCI image layout, export.tar as the store's own engine
-    #[value(name = "oci")]
-    Oci,
-}
-
-/// When bytes of a layer are checked against its digest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-enum Verify {
-    /// As they pass by, when read from the start
-    #[default]
-    Passing,
-    /// Before the first byte is given out
-    Always,
-}
-
-/// What symlinks show.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-enum Symlinks {
-    /// The stored target
-    #[default]
-    Raw,
-    /// Absolute targets stay inside the rootfs
-    Rebase,
 }
 
 /// Does what `args`, starting with the program's name, ask for.
@@ -200,11 +139,11 @@ fn mount(mut args: MountArgs) -> Result<ExitCode, Failure> {
     let Some((point, names)) = args.paths.split_last() else {
         return Err(Failure::Usage("name a mount point".into()));
     };
-    let sources = source::sources(names)?;
-    let opened = source::open(&sources, names)?;
-    let stores: Vec<_> = opened.iter().map(|store| store.info().path.clone()).collect();
+    let opened = args.view.stores(names)?;
+    let mut stores: Vec<_> = opened.iter().map(|store| store.info().path.clone()).collect();
+    stores.dedup(); // namespaces of one
     let point = MountPoint::check(point, &stores)?;
-    let tree = make_tree(opened, &args)?;
+    let tree = Arc::new(args.view.tree(opened)?);
     if args.mount.source.is_empty() {
         args.mount.source = match &stores[..] {
             [store] => store.to_string_lossy().into_owned(),
@@ -214,39 +153,4 @@ fn mount(mut args: MountArgs) -> Result<ExitCode, Failure> {
     let ready = || if daemon::is_daemon() { daemon::detach() } else { Ok(()) };
     mount::serve(tree, &point, &args.mount, ready)?;
     Ok(ExitStatus::Success.into())
-}
-
-fn make_tree(stores: Vec<Arc<dyn LayerStore>>, args: &MountArgs) -> Result<Arc<Tree>, Failure> {
-    let options = tree::Options {
-        flavour: args.flavour.map(|flavour| match flavour {
-            Flavour::Docker29 => archive::Flavour::Docker29,
-            Flavour::Docker28 => archive::Flavour::Docker28,
-            Flavour::Docker25 => archive::Flavour::Docker25,
-            Flavour::Docker1_10 => archive::Flavour::Docker110,
-            Flavour::Docker1_9 => archive::Flavour::Docker19,
-            Flavour::Podman => archive::Flavour::Podman,
-            Flavour::Oci => archive::Flavour::Oci,
-        }),
-        verify: match args.verify {
-            Verify::Passing => recipe::Verify::Passing,
-            Verify::Always => recipe::Verify::Always,
-        },
-        symlinks: match args.symlinks {
-            Symlinks::Raw => tree::Symlinks::Raw,
-            Symlinks::Rebase => tree::Symlinks::Rebase,
-        },
-        filter: tree::Filter {
-            images: patterns(&args.images)?,
-            containers: patterns(&args.containers)?,
-        },
-        owner: (geteuid().as_raw(), getegid().as_raw()),
-    };
-    Ok(Arc::new(Tree::new(stores, options)))
-}
-
-fn patterns(globs: &[String]) -> Result<Vec<glob::Pattern>, Failure> {
-    let parse = |glob: &String| {
-        glob::Pattern::new(glob).map_err(|err| Failure::Usage(format!("{glob}: {err}")))
-    };
-    globs.iter().map(parse).collect()
 }

@@ -15,10 +15,12 @@ pub mod docker;
 mod driver;
 mod files;
 mod find;
+mod host;
 pub mod names;
 mod stamp;
 
-pub use find::{Kind, OpenError, Source, find_host_stores, open};
+pub use find::{Kind, OpenError, Source, open, open_all};
+pub use host::{Users, find_host_stores};
 
 /// A stamp of a store's state: equal stamps mean that nothing was added, removed or renamed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

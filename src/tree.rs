@@ -31,7 +31,9 @@ mod names;
 mod node;
 mod own;
 mod places;
+mod pods;
 mod shelf;
+mod stores;
 
 pub use names::Filter;
 
@@ -41,6 +43,7 @@ use journal::Journal;
 use merged::DirectoryCache;
 use node::{Node, Place};
 use shelf::Shelf;
+use stores::Engine;
 
 /// Inode number of the tree's root (FUSE fixes it).
 pub const ROOT: u64 = 1;
@@ -156,7 +159,7 @@ pub struct Options {
 /// The tree of one mount.
 #[derive(Debug)]
 pub struct Tree {
-    shelves: Vec<Arc<Shelf>>,
+    engines: Vec<Arc<Engine>>,
     options: Options,
     inodes: Inodes,
     archives: Archives,
@@ -172,15 +175,6 @@ impl Tree {
     #[must_use]
     pub fn new(stores: Vec<Arc<dyn LayerStore>>, options: Options) -> Tree {
         let errors = Arc::new(Journal::default());
-        let mut shelves: Vec<Arc<Shelf>> = Vec::new();
-        for store in stores {
-            let kind = store.info().kind;
-            let earlier = shelves.iter().filter(|shelf| shelf.store.info().kind == kind).count();
-            let name =
-                if earlier == 0 { kind.to_owned() } else { format!("{kind}-{}", earlier + 1) };
-            let filter = options.filter.clone();
-            shelves.push(Arc::new(Shelf::new(name, store, filter, Arc::clone(&errors))));
-        }
         let tree = Tree {
             inodes: Inodes::default(),
             archives: Archives::new(options.verify),
@@ -188,12 +182,12 @@ impl Tree {
             own_dirs: DirectoryCache::default(),
             events: Journal::default(),
             started: journal::clock(),
-            shelves,
+            engines: stores::arrange(stores, &options.filter, &errors),
             options,
             errors,
         };
-        let root = match &tree.shelves[..] {
-            [only] => Place::Store(Arc::clone(only)),
+        let root = match &tree.engines[..] {
+            [only] => only.place(),
             _ => Place::Root,
         };
         let attr = tree.directory_attr(ROOT, tree.started);
@@ -349,10 +343,14 @@ impl Tree {
     /// Fails when no store can be read.
     pub fn space(&self) -> Result<Space> {
         let mut space = Space { total: 0, used: 0, inodes: self.inodes.len() as u64 };
-        for shelf in &self.shelves {
-            let usage = shelf.store.usage()?;
-            space.total += usage.total;
-            space.used += usage.used;
+        for engine in &self.engines {
+            let mut total = 0;
+            for shelf in &engine.shelves {
+                let usage = shelf.store.usage()?;
+                total = usage.total; // namespaces lie on one file system
+                space.used += usage.used;
+            }
+            space.total += total;
         }
         Ok(space)
     }
@@ -360,6 +358,10 @@ impl Tree {
     /// Notes a failure that the kernel was told about, in `.stratafs/errors` and the log.
     pub fn report(&self, error: &Error) {
         self.errors.report(error);
+    }
+
+    fn shelves(&self) -> impl Iterator<Item = &Arc<Shelf>> {
+        self.engines.iter().flat_map(|engine| &engine.shelves)
     }
 
     /// Attributes of a made-up directory.

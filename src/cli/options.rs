@@ -69,11 +69,13 @@ fn apply_word(word: &str, args: &mut MountArgs) -> Result<(), String> {
 
 fn apply_value(key: &str, value: &str, args: &mut MountArgs) -> Result<(), String> {
     match key {
-        "flavour" => args.flavour = Some(choice(value)?),
-        "verify" => args.verify = choice(value)?,
-        "symlinks" => args.symlinks = choice(value)?,
-        "image" => args.images.push(value.to_owned()),
-        "container" => args.containers.push(value.to_owned()),
+        "flavour" => args.view.flavour = Some(choice(value)?),
+        "verify" => args.view.verify = choice(value)?,
+        "symlinks" => args.view.symlinks = choice(value)?,
+        "image" => args.view.images.push(value.to_owned()),
+        "container" => args.view.containers.push(value.to_owned()),
+        "namespace" => args.view.namespaces.push(value.to_owned()),
+        "image-root" => args.view.image_root = Some(value.into()),
         "fsname" => args.mount.source = value.to_owned(),
         "subtype" if value == "stratafs" => {}
         "subtype" => return Err("the subtype is always stratafs".into()),
@@ -121,7 +123,7 @@ fn split(list: &str) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Flavour, Symlinks, Verify};
+    use super::super::view::{Flavour, Symlinks, Verify};
     use super::*;
 
     fn apply_to_default(list: &str) -> Result<MountArgs, Failure> {
@@ -141,17 +143,20 @@ mod tests {
     fn every_option_has_its_key() {
         let args = apply_to_default(
             "allow_other,noexec,noxattrs,flavour=docker-1.10,verify=always,symlinks=rebase,\
-             image=a*,image=b\\,c,container=web,fsname=my store",
+             image=a*,image=b\\,c,container=web,namespace=k8s.io,image-root=/mnt/disk,\
+             fsname=my store",
         )
         .unwrap();
         assert_eq!(args.mount.audience, Audience::Everybody);
         assert_eq!(args.mount.programs, Programs::Refused);
         assert_eq!(args.mount.xattrs, Xattrs::Hidden);
-        assert_eq!(args.flavour, Some(Flavour::Docker1_10));
-        assert_eq!(args.verify, Verify::Always);
-        assert_eq!(args.symlinks, Symlinks::Rebase);
-        assert_eq!(args.images, ["a*", "b,c"]);
-        assert_eq!(args.containers, ["web"]);
+        assert_eq!(args.view.flavour, Some(Flavour::Docker1_10));
+        assert_eq!(args.view.verify, Verify::Always);
+        assert_eq!(args.view.symlinks, Symlinks::Rebase);
+        assert_eq!(args.view.images, ["a*", "b,c"]);
+        assert_eq!(args.view.containers, ["web"]);
+        assert_eq!(args.view.namespaces, ["k8s.io"]);
+        assert_eq!(args.view.image_root, Some("/mnt/disk".into()));
         assert_eq!(args.mount.source, "my store");
         let audience = apply_to_default("allow_root").unwrap().mount.audience;
         assert_eq!(audience, Audience::OwnerAndRoot);

@@ -1,4 +1,4 @@
-//! Which stores to mount: those that were named, or that of the engine on this host.
+//! Which stores to look at: those that were named, or all of a host.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -7,30 +7,68 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::status::Failure;
+use crate::backing::Host;
 use crate::error::Error;
-use crate::store::{self, LayerStore, OpenError, Source, find_host_stores};
+use crate::store::{self, LayerStore, OpenError, Source, Users, find_host_stores};
 
 /// Kinds of stores that may stand before a colon but that this version does not read.
 const LATER: [&str; 5] = ["containerd", "oci", "oci-archive", "docker-archive", "windows-layer"];
 
-/// The stores that `names` name, or those of this host where there is no name; each path resolved,
-/// for the daemon changes its working directory.
-///
-/// # Errors
-/// Fails when a kind is unknown, a path leads nowhere, or no store is found.
-pub(super) fn sources(names: &[PathBuf]) -> Result<Vec<Source>, Failure> {
-    let sources = match names {
-        [] => find_host_stores(Path::new("/"), home().as_deref()),
-        _ => names.iter().map(|name| parse(name.as_os_str())).collect::<Result<_, _>>()?,
-    };
-    match (&sources[..], names) {
-        ([], _) => Err(Failure::NoStore),
-        // Where a place that was found can't be reached, opening it tells.
-        (_, []) => {
-            let resolved = |found: Source| resolve(found.clone()).unwrap_or(found);
-            Ok(sources.into_iter().map(resolved).collect())
+/// The host whose stores are looked at: this one, or one whose disk is mounted here.
+#[derive(Debug)]
+pub(super) struct Place {
+    /// `None`: this one, with paths as this user may name them.
+    disk: Option<Host>,
+}
+
+impl Place {
+    /// The host with its root at `image_root`, or this one.
+    ///
+    /// # Errors
+    /// Fails when there is no such directory.
+    pub(super) fn new(image_root: Option<&Path>) -> Result<Place, Failure> {
+        let Some(path) = image_root else { return Ok(Place { disk: None }) };
+        let disk = Host::open(path).map_err(|err| OpenError::from_error(path, err))?;
+        if !disk.keeps_times() {
+            tracing::warn!(
+                "{}: times of access of symlinks there may change, and where they belong to others \
+                 those of files: mount it with ro or noatime to keep them",
+                path.display()
+            );
         }
-        _ => sources.into_iter().map(resolve).collect(),
+        Ok(Place { disk: Some(disk) })
+    }
+
+    /// The stores that `names` name, or those of the host where there is no name; each path free of
+    /// symlinks, for whatever it leads to must stay the same.
+    ///
+    /// # Errors
+    /// Fails when a kind is unknown, a path leads nowhere, or no store is found.
+    pub(super) fn sources(&self, names: &[PathBuf]) -> Result<Vec<Source>, Failure> {
+        let named = names.iter().map(|name| parse(name.as_os_str()));
+        let named = named.map(|source| self.resolve(source?)).collect::<Result<Vec<_>, _>>()?;
+        let found = match (names, &self.disk) {
+            ([], None) => {
+                let host = Host::open(Path::new("/")).map_err(OpenError::Other)?;
+                let home = home();
+                find_host_stores(&host, home.as_deref().map_or(Users::Nobody, Users::Home))
+            }
+            ([], Some(disk)) => find_host_stores(disk, Users::All),
+            _ => named,
+        };
+        let disk = self.disk.as_ref().map(|disk| disk.path().to_owned());
+        if found.is_empty() { Err(Failure::NoStore(disk)) } else { Ok(found) }
+    }
+
+    fn resolve(&self, source: Source) -> Result<Source, Failure> {
+        let path = match &self.disk {
+            None => fs::canonicalize(&source.path).map_err(|err| Error::io(&source.path, err)),
+            Some(disk) => disk.resolve(&source.path),
+        };
+        match path {
+            Ok(path) => Ok(Source { path, ..source }),
+            Err(err) => Err(OpenError::from_error(&source.path, err).into()),
+        }
     }
 }
 
@@ -45,17 +83,37 @@ pub(super) fn open(
 ) -> Result<Vec<Arc<dyn LayerStore>>, Failure> {
     let (mut opened, mut failed) = (Vec::new(), Vec::new());
     for source in sources {
-        match store::open(source) {
-            Ok(store) => opened.push(store),
+        match store::open_all(source) {
+            Ok(stores) => opened.extend(stores),
             Err(err) if names.is_empty() => failed.push(err),
             Err(err) => return Err(err.into()),
         }
     }
     if opened.is_empty() {
-        return Err(failed.into_iter().next().map_or(Failure::NoStore, Failure::from));
+        return Err(failed.into_iter().next().map_or(Failure::NoStore(None), Failure::from));
     }
     failed.iter().for_each(|err| tracing::warn!("left out: {err}"));
     Ok(opened)
+}
+
+/// Those of `stores` that are in one of `namespaces`, if any is asked for, or in none.
+///
+/// # Errors
+/// Fails where no store is in any of them.
+pub(super) fn in_namespaces(
+    mut stores: Vec<Arc<dyn LayerStore>>,
+    namespaces: &[String],
+) -> Result<Vec<Arc<dyn LayerStore>>, Failure> {
+    let known: Vec<String> =
+        stores.iter().filter_map(|store| store.info().namespace.clone()).collect();
+    if let Some(wanted) = namespaces.iter().find(|wanted| !known.contains(wanted)) {
+        return Err(Failure::NoNamespace { wanted: wanted.clone(), known });
+    }
+    let is_wanted = |namespace: &String| namespaces.contains(namespace);
+    stores.retain(|store| {
+        namespaces.is_empty() || store.info().namespace.as_ref().is_none_or(is_wanted)
+    });
+    Ok(stores)
 }
 
 /// The home directory of an ordinary user, who has a store there; root's is the host's.
@@ -74,13 +132,6 @@ fn parse(name: &OsStr) -> Result<Source, Failure> {
             Err(OpenError::Other(Error::unsupported(name, what)).into())
         }
         None => Ok(Source::parse(name)),
-    }
-}
-
-fn resolve(source: Source) -> Result<Source, Failure> {
-    match fs::canonicalize(&source.path) {
-        Ok(path) => Ok(Source { path, ..source }),
-        Err(err) => Err(OpenError::from_error(&source.path, Error::io(&source.path, err)).into()),
     }
 }
 
@@ -121,8 +172,22 @@ mod tests {
     fn a_source_is_resolved() {
         let dir = tempfile::tempdir().unwrap();
         let path = fs::canonicalize(dir.path()).unwrap();
-        assert_eq!(sources(&[path.join(".")]).unwrap(), [Source { kind: None, path }]);
-        let failure = sources(&["/no/such".into()]).unwrap_err();
+        let here = Place::new(None).unwrap();
+        let sources = here.sources(&[path.join(".")]).unwrap();
+        assert_eq!(sources, [Source { kind: None, path: path.clone() }]);
+        let failure = here.sources(&["/no/such".into()]).unwrap_err();
+        assert_eq!(failure.status(), ExitStatus::StoreMissing);
+
+        let disk = Place::new(Some(&path)).unwrap();
+        assert_eq!(disk.sources(&[]).unwrap_err().status(), ExitStatus::StoreMissing);
+        fs::create_dir_all(path.join("srv/data")).unwrap();
+        std::os::unix::fs::symlink("/srv/data", path.join("store")).unwrap();
+        let sources = disk.sources(&["docker:/store".into(), "../store".into()]).unwrap();
+        assert_eq!(sources[0], Source { kind: Some(Kind::Docker), path: path.join("srv/data") });
+        assert_eq!(sources[1], Source { kind: None, path: path.join("srv/data") });
+        let outside = disk.sources(&[path.join("srv")]).unwrap_err();
+        assert_eq!(outside.status(), ExitStatus::StoreMissing, "that is a path in it, too");
+        let failure = Place::new(Some(&path.join("none"))).unwrap_err();
         assert_eq!(failure.status(), ExitStatus::StoreMissing);
     }
 }

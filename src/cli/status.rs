@@ -1,6 +1,7 @@
 //! Exit statuses, and the failures that they stand for.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use rustix::io::Errno;
@@ -57,8 +58,15 @@ pub enum Failure {
     Mount(MountError),
     /// A store.
     Store(OpenError),
-    /// No store was named, and none was found.
-    NoStore,
+    /// No store was named, and none was found: on this host, or on that disk.
+    NoStore(Option<PathBuf>),
+    /// No store has that namespace.
+    NoNamespace {
+        /// The one that was asked for.
+        wanted: String,
+        /// Those that there are.
+        known: Vec<String>,
+    },
 }
 
 impl Failure {
@@ -67,7 +75,7 @@ impl Failure {
     pub fn status(&self) -> ExitStatus {
         match self {
             Failure::Usage(_) => ExitStatus::Usage,
-            Failure::NoStore => ExitStatus::StoreMissing,
+            Failure::NoStore(_) | Failure::NoNamespace { .. } => ExitStatus::StoreMissing,
             Failure::Mount(err) => mount_status(err),
             Failure::Store(err) => store_status(err),
         }
@@ -102,9 +110,18 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Failure::Usage(why) => f.write_str(why),
-            Failure::NoStore => f.write_str(
+            Failure::NoStore(None) => f.write_str(
                 "no store found on this host: name one, as in `stratafs mount /var/lib/docker /mnt`",
             ),
+            Failure::NoStore(Some(disk)) => {
+                write!(f, "{}: no store found there: name one by its path there", disk.display())
+            }
+            Failure::NoNamespace { wanted, known } if known.is_empty() => {
+                write!(f, "no namespace {wanted}: no store here has any")
+            }
+            Failure::NoNamespace { wanted, known } => {
+                write!(f, "no namespace {wanted}: there are {}", known.join(", "))
+            }
             Failure::Mount(err) => write!(f, "{err}"),
             Failure::Store(err @ OpenError::NotAStore { .. }) => {
                 write!(
@@ -123,7 +140,7 @@ impl std::error::Error for Failure {
         match self {
             Failure::Mount(err) => Some(err),
             Failure::Store(err) => Some(err),
-            Failure::Usage(_) | Failure::NoStore => None,
+            Failure::Usage(_) | Failure::NoStore(_) | Failure::NoNamespace { .. } => None,
         }
     }
 }

@@ -1,33 +1,19 @@
-//! Finding and opening stores: by name, or where this host's engines keep them.
+//! Stores as they are named, and how they are opened.
 
 use std::ffi::OsStr;
 use std::fmt;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::io::Errno;
-use serde::Deserialize;
 
 use super::LayerStore;
 use super::containers_storage::ContainersStorage;
 use super::docker::Docker;
-use crate::backing::{Access, Root};
 use crate::error::Error;
-
-/// Where Docker keeps its data root, and its settings, from the root of the file system.
-const DOCKER_ROOT: &str = "var/lib/docker";
-const DOCKER_SETTINGS: &str = "etc/docker/daemon.json";
-
-/// Where root's Podman keeps its store, from the root of the file system, and that of an ordinary
-/// user, from the home directory (containers-storage.conf(5)).
-const PODMAN_ROOT: &str = "var/lib/containers/storage";
-const PODMAN_HOME: &str = ".local/share/containers/storage";
-
-/// Largest settings file that is read, in bytes.
-const SETTINGS_MAX: u64 = 1 << 20;
 
 /// An engine whose directories can be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,12 +34,18 @@ impl Kind {
     }
 }
 
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&String::from_utf8_lossy(self.prefix()).replace(':', ""))
+    }
+}
+
 /// A store as it was named: a directory, and of which engine, where that was said.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
     /// The engine; `None` where it is to be found out.
     pub kind: Option<Kind>,
-    /// The directory.
+    /// The directory. To open it, it must be absolute and free of symlinks.
     pub path: PathBuf,
 }
 
@@ -165,6 +157,14 @@ impl std::error::Error for OpenError {
     }
 }
 
+/// Opens all that `source` names: a store, or one for each of its namespaces.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_all(source: &Source) -> Result<Vec<Arc<dyn LayerStore>>, OpenError> {
+    Ok(vec![open(source)?])
+}
+
 /// Opens the store that `source` names.
 ///
 /// # Errors
@@ -177,41 +177,6 @@ pub fn open(source: &Source) -> Result<Arc<dyn LayerStore>, OpenError> {
         None if ContainersStorage::is_at(path) => Ok(Arc::new(ContainersStorage::open(path)?)),
         None => Ok(Arc::new(Docker::open(path)?)),
     }
-}
-
-/// The stores of the host whose file system is at `image_root`, normally `/`.
-///
-/// For Docker it is the `data-root` of its settings, or else `/var/lib/docker` where that exists;
-/// for Podman what lies in the usual place, and where `home` is given, in that home directory.
-#[must_use]
-pub fn find_host_stores(image_root: &Path, home: Option<&Path>) -> Vec<Source> {
-    let docker = docker_data_root(image_root).or_else(|| {
-        let usual = image_root.join(DOCKER_ROOT);
-        usual.is_dir().then_some(usual)
-    });
-    let podman = [Some(image_root.join(PODMAN_ROOT)), home.map(|home| home.join(PODMAN_HOME))];
-    // A directory that was never used is not taken for a store.
-    let podman = podman.into_iter().flatten().filter(|path| ContainersStorage::is_at(path));
-    let docker = docker.map(|path| Source { kind: Some(Kind::Docker), path });
-    let podman = podman.map(|path| Source { kind: Some(Kind::Podman), path });
-    docker.into_iter().chain(podman).collect()
-}
-
-/// What Docker's settings name as its data root. Settings that are missing or damaged name none:
-/// the engine would not start with damaged ones.
-fn docker_data_root(image_root: &Path) -> Option<PathBuf> {
-    #[derive(Deserialize)]
-    struct Settings {
-        #[serde(rename = "data-root")]
-        data_root: Option<PathBuf>,
-        graph: Option<PathBuf>,
-    }
-    let root = Root::open(image_root, Access::Live).ok()?;
-    let json = root.read(DOCKER_SETTINGS, SETTINGS_MAX).ok()?;
-    let settings: Settings = serde_json::from_slice(&json).ok()?;
-    let path = settings.data_root.or(settings.graph)?; // `graph`: its name before 17.05
-    let inside = path.components().filter(|part| matches!(part, Component::Normal(_)));
-    Some(image_root.join(inside.collect::<PathBuf>()))
 }
 
 #[cfg(test)]
@@ -232,52 +197,6 @@ mod tests {
         ] {
             assert_eq!(Source::parse(text.as_ref()), Source { kind, path: path.into() });
         }
-    }
-
-    #[test]
-    fn docker_is_found_where_its_settings_say_or_in_the_usual_place() {
-        let host = tempfile::tempdir().unwrap();
-        let found = || {
-            let sources = find_host_stores(host.path(), None);
-            let inside =
-                |source: &Source| source.path.strip_prefix(host.path()).unwrap().to_owned();
-            sources.iter().map(inside).collect::<Vec<_>>()
-        };
-        assert!(found().is_empty());
-        fs::create_dir_all(host.path().join(DOCKER_ROOT)).unwrap();
-        fs::create_dir_all(host.path().join("etc/docker")).unwrap();
-        assert_eq!(found(), [Path::new(DOCKER_ROOT)]);
-        for (settings, path) in [
-            (r#"{"data-root":"/srv/docker","debug":true}"#, "srv/docker"),
-            (r#"{"graph":"/mnt/graph"}"#, "mnt/graph"),
-            (r#"{"data-root":"/../../srv/./docker"}"#, "srv/docker"),
-            (r#"{"storage-driver":"vfs"}"#, DOCKER_ROOT),
-            ("{", DOCKER_ROOT),
-            ("", DOCKER_ROOT),
-        ] {
-            fs::write(host.path().join(DOCKER_SETTINGS), settings).unwrap();
-            assert_eq!(found(), [Path::new(path)], "{settings}");
-        }
-    }
-
-    #[test]
-    fn podman_is_found_in_the_usual_places_once_it_was_used() {
-        let host = tempfile::tempdir().unwrap();
-        let home = host.path().join("home/user");
-        fs::create_dir_all(host.path().join(PODMAN_ROOT)).unwrap();
-        assert!(find_host_stores(host.path(), Some(&home)).is_empty());
-        let stores = [host.path().join(PODMAN_ROOT), home.join(PODMAN_HOME)];
-        for store in &stores {
-            fs::create_dir_all(store.join("overlay-images")).unwrap();
-            fs::create_dir_all(store.join("overlay-layers")).unwrap();
-        }
-        let found = find_host_stores(host.path(), Some(&home));
-        let expected =
-            stores.map(|path| Source { kind: Some(Kind::Podman), path: path.to_path_buf() });
-        assert_eq!(found, expected);
-        assert_eq!(find_host_stores(host.path(), None), expected[..1]);
-        let source = Source { kind: None, path: expected[0].path.clone() };
-        assert_eq!(open(&source).unwrap().info().kind, "podman");
     }
 
     #[test]

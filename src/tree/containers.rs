@@ -46,8 +46,11 @@ impl Tree {
         if !container.host_config.is_empty() {
             listed.push(Listed::file("hostconfig.json"));
         }
-        if container.image.is_some() {
-            listed.extend([Listed::link("image"), Listed::directory("layers")]);
+        if let Some(image) = container.image {
+            listed.push(Listed::directory("layers"));
+            if shelf.names()?.has_image(image) {
+                listed.push(Listed::link("image"));
+            }
         }
         Ok(listed)
     }
@@ -98,8 +101,10 @@ impl Tree {
     /// To the name in the container's config if it still names the image, else to the image's
     /// first name, else to `by-id/`.
     fn image_link(&self, shelf: &Arc<Shelf>, container: &Container) -> Result<Option<Item>> {
-        let Some(image) = container.image else { return Ok(None) };
         let names = shelf.names()?;
+        let Some(image) = container.image.filter(|image| names.has_image(*image)) else {
+            return Ok(None);
+        };
         let named = names.reference_of(&container.image_name, image);
         let name = named.or_else(|| names.references_to(image).next().map(str::to_owned));
         Ok(Some(Item::Link(match name {

@@ -6,7 +6,7 @@ use super::Tree;
 use super::archives::{Archive, layer_dirs};
 use super::layout::{LayoutView, Level};
 use super::merged::MergedTree;
-use super::names::{Found, Names, cut};
+use super::names::{Found, Names, cut, is_entry};
 use super::node::{ImageView, Place, Scope};
 use super::own::OwnFiles;
 use super::places::{Item, Listed};
@@ -22,7 +22,7 @@ use crate::store::{Layer, LayerSource};
 use crate::time::Timestamp;
 
 /// Names in a repository's directory that stand for itself, so that no image below it has them.
-const RESERVED: [&str; 17] = [
+const RESERVED: [&str; 18] = [
     "README",
     "config.json",
     "created",
@@ -36,6 +36,7 @@ const RESERVED: [&str; 17] = [
     "layers",
     "oci",
     "oci-delta",
+    "platforms",
     "rootfs",
     "save.tar",
     "tags",
@@ -84,7 +85,7 @@ impl Tree {
                 (self.newest(shelf, names, &repository)?, Scope::Repository(repository))
             }
         };
-        Some(ImageView { shelf: shelf.clone(), id, scope })
+        Some(ImageView { shelf: shelf.clone(), id, scope, is_platform: false })
     }
 
     /// The image that a repository's directory shows: that of `latest`, else the newest one.
@@ -119,8 +120,13 @@ impl Tree {
             Listed::file("inspect.json"),
             Listed::directory("layers"),
             Listed::directory("rootfs"),
-            Listed::directory("used-by"),
         ];
+        if !view.is_platform {
+            listed.push(Listed::directory("used-by"));
+        }
+        if !other_platforms(view)?.is_empty() {
+            listed.push(Listed::directory("platforms"));
+        }
         if self.is_saveable(view) {
             listed.push(Listed::directory("oci"));
             listed.push(Listed::dear("save.tar"));
@@ -170,6 +176,8 @@ impl Tree {
             "id" => document(format!("{}\n", view.id).into_bytes()),
             "inspect.json" => document(self.inspect_image(view)?),
             "layers" => place(Place::Layers(shelf.clone(), view.id)),
+            "platforms" if other_platforms(view)?.is_empty() => Ok(None),
+            "platforms" => place(Place::Platforms(view.clone())),
             "rootfs" if config.parsed.diff_ids.is_empty() => place(Place::Empty),
             "rootfs" => {
                 let stack = Stack::new(layer_dirs(&shelf.image(view.id)?.image.layers));
@@ -187,7 +195,7 @@ impl Tree {
                 Scope::Repository(_) => place(Place::Tags(view.clone())),
                 Scope::Id | Scope::Reference(_) => Ok(None),
             },
-            "used-by" => place(Place::UsedBy(view.clone())),
+            "used-by" if !view.is_platform => place(Place::UsedBy(view.clone())),
             _ => Ok(None),
         }
     }
@@ -266,9 +274,36 @@ impl Tree {
              oci-delta/    the same as layouts\n\
              layers/       each layer's tar, own files, changes and description, lowest first\n\
              config.json   the image config, as stored; inspect.json, history: as Docker shows it\n\
-             used-by/      containers made from this image\n"
+             used-by/      containers made from this image\n\
+             platforms/    the image for other platforms, where there are any\n"
         )
         .into_bytes()
+    }
+
+    pub(super) fn list_platforms(&self, view: &ImageView) -> Result<Vec<Listed>> {
+        let others = other_platforms(view)?;
+        Ok(others.into_iter().map(|(name, _)| Listed::directory(name)).collect())
+    }
+
+    /// The image for one platform, under the name that it is looked at by.
+    pub(super) fn platform_item(&self, view: &ImageView, name: &str) -> Result<Option<Item>> {
+        let found = other_platforms(view)?.into_iter().find(|(platform, _)| platform == name);
+        let Some((_, id)) = found else { return Ok(None) };
+        let scope = match &view.scope {
+            Scope::Id => Scope::Id,
+            Scope::Reference(text) => Scope::Reference(text.clone()),
+            // The repository's directory shows one of its images, and so it does here.
+            Scope::Repository(repository) => {
+                let names = view.shelf.names()?;
+                let references = names.references(repository).iter();
+                let shown = references
+                    .rev()
+                    .find(|(reference, _, image)| *image == view.id && reference.tag.is_some());
+                shown.map_or(Scope::Id, |(_, text, _)| Scope::Reference(text.clone()))
+            }
+        };
+        let view = ImageView { shelf: view.shelf.clone(), id, scope, is_platform: true };
+        Ok(Some(self.image_place(Arc::new(view))))
     }
 
     pub(super) fn list_layers(&self, shelf: &Arc<Shelf>, id: ImageId) -> Result<Vec<Listed>> {
@@ -361,6 +396,21 @@ impl Tree {
         let tag = tags(view)?.into_iter().find(|(tag, _)| tag == name);
         Ok(tag.map(|(_, target)| Item::Link(format!("../../{target}"))))
     }
+}
+
+/// The platforms of an image but that which its directory shows, each with its image. No layer is
+/// looked at where the ID says that there is but one: where it is the config's own digest.
+fn other_platforms(view: &ImageView) -> Result<Vec<(String, ImageId)>> {
+    let Ok(config) = view.shelf.config(view.id) else { return Ok(Vec::new()) };
+    if view.is_platform || config.is_named_by(view.id) {
+        return Ok(Vec::new());
+    }
+    let Ok(loaded) = view.shelf.image(view.id) else { return Ok(Vec::new()) };
+    let is_other = |(name, id): &&(String, ImageId)| {
+        let bytes = view.shelf.config(*id).map(|other| other.bytes.clone());
+        is_entry(name) && bytes.map_or(true, |bytes| bytes != config.bytes)
+    };
+    Ok(loaded.image.platforms.iter().filter(is_other).cloned().collect())
 }
 
 /// Tags of a repository, each with the name that its reference is listed under beside it.

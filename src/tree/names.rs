@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::pods::Pods;
 use crate::digest::{ContainerId, Digest, ImageId};
 use crate::error::Error;
 use crate::reference::{self, Reference};
@@ -40,6 +41,9 @@ pub(super) enum Found {
 #[derive(Debug)]
 pub(super) struct Names {
     catalog: Catalog,
+    /// The image that each was made from, shown or not.
+    parents: BTreeMap<ImageId, ImageId>,
+    pods: Pods,
     /// By familiar name: its references, sorted.
     repositories: BTreeMap<String, Vec<(Reference, String, ImageId)>>,
     /// By full name: the familiar one.
@@ -50,8 +54,12 @@ pub(super) struct Names {
 
 impl Names {
     pub(super) fn new(mut catalog: Catalog, filter: &Filter) -> Names {
+        let parents = catalog.images.iter().filter_map(|(id, parent)| Some((*id, (*parent)?)));
+        let parents = parents.collect();
         filter.apply(&mut catalog);
         let mut names = Names {
+            parents,
+            pods: Pods::new(&catalog),
             repositories: BTreeMap::new(),
             canonical: BTreeMap::new(),
             directories: BTreeMap::from([(String::new(), BTreeSet::new())]),
@@ -86,11 +94,20 @@ impl Names {
 
     /// The image that another was made from, where the store knows it.
     pub(super) fn parent(&self, id: ImageId) -> Option<ImageId> {
-        self.catalog.images.get(&id).copied().flatten()
+        self.parents.get(&id).copied()
     }
 
     pub(super) fn containers(&self) -> &[ContainerSummary] {
         &self.catalog.containers
+    }
+
+    /// Where containers stand in Kubernetes.
+    pub(super) fn pods(&self) -> &Pods {
+        &self.pods
+    }
+
+    pub(super) fn has_pods(&self) -> bool {
+        !self.pods.is_empty()
     }
 
     pub(super) fn damaged(&self) -> impl Iterator<Item = &Arc<Error>> {
@@ -213,6 +230,11 @@ fn list(directories: &mut BTreeMap<String, BTreeSet<String>>, name: &str) {
             _ => return,
         }
     }
+}
+
+/// Whether a text that a store gives can be the name of a directory entry.
+pub(super) fn is_entry(name: &str) -> bool {
+    !matches!(name, "" | "." | "..") && !name.contains(['/', '\0'])
 }
 
 /// A name as it is listed: one that is too long for a directory entry is cut.

@@ -8,6 +8,7 @@ use super::layout::{LayoutView, Level};
 use super::merged::MergedTree;
 use super::own::OwnFiles;
 use super::shelf::Shelf;
+use super::stores::Engine;
 use crate::digest::{ContainerId, ImageId};
 use crate::overlay::Entry;
 use crate::recipe::Recipe;
@@ -35,6 +36,10 @@ pub(super) enum Node {
 pub(super) enum Place {
     /// The mount point, where it holds several stores.
     Root,
+    /// An engine's directory with several namespaces.
+    Engine(Arc<Engine>),
+    /// `namespaces/` of one.
+    Namespaces(Arc<Engine>),
     /// A store's whole tree; the mount point itself where there is one store.
     Store(Arc<Shelf>),
     /// `images/`, or a registry or path in it: `""`, `ghcr.io/`, `ghcr.io/org/`.
@@ -59,10 +64,14 @@ pub(super) enum Place {
     Combined(Arc<Shelf>),
     /// `tags/` of a repository.
     Tags(Arc<ImageView>),
+    /// `platforms/` of an image.
+    Platforms(Arc<ImageView>),
     /// `containers/`.
     Containers(Arc<Shelf>),
     /// A container.
     Container(Arc<Shelf>, ContainerId),
+    /// `pods/`, or what lies below it at these names: a namespace, a pod in it.
+    Pods(Arc<Shelf>, Vec<String>),
     /// `by-id/`.
     ById(Arc<Shelf>),
     /// `by-id/images/`.
@@ -93,6 +102,8 @@ pub(super) struct ImageView {
     pub(super) shelf: Arc<Shelf>,
     pub(super) id: ImageId,
     pub(super) scope: Scope,
+    /// Whether it is one of the platforms of what the name stands for.
+    pub(super) is_platform: bool,
 }
 
 /// What a save archive covers.

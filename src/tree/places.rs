@@ -68,20 +68,34 @@ impl Listed {
     }
 }
 
+fn has_pods(shelf: &Shelf) -> bool {
+    shelf.names().is_ok_and(|names| names.has_pods())
+}
+
+fn list_store(shelf: &Shelf) -> Vec<Listed> {
+    let mut listed = vec![
+        Listed::file("README"),
+        Listed::directory("by-id"),
+        Listed::directory("containers"),
+        Listed::directory("images"),
+    ];
+    if has_pods(shelf) {
+        listed.push(Listed::directory("pods"));
+    }
+    listed
+}
+
 impl Tree {
     /// The children of a made-up directory.
     pub(super) fn list_place(&self, ino: u64, place: &Place) -> Result<Vec<Child>> {
         let listed = match place {
             Place::Root => {
-                let stores = self.shelves.iter().map(|shelf| Listed::directory(&shelf.name));
+                let stores = self.engines.iter().map(|engine| Listed::directory(&engine.name));
                 std::iter::once(Listed::file("README")).chain(stores).collect()
             }
-            Place::Store(_) => vec![
-                Listed::file("README"),
-                Listed::directory("by-id"),
-                Listed::directory("containers"),
-                Listed::directory("images"),
-            ],
+            Place::Engine(_) => vec![Listed::file("README"), Listed::directory("namespaces")],
+            Place::Namespaces(engine) => engine.namespaces().map(Listed::directory).collect(),
+            Place::Store(shelf) => list_store(shelf),
             Place::Images(shelf, prefix) => self.list_images(shelf, prefix)?,
             Place::Image(view) => self.list_image(view)?,
             Place::Formats(view) => self.list_formats(view),
@@ -92,12 +106,14 @@ impl Tree {
             Place::Layout(layout, level) => self.list_layout(layout, *level)?,
             Place::Deltas(view) => self.list_deltas(view)?,
             Place::DeltaLayouts(view) => self.list_delta_layouts(view)?,
+            Place::Platforms(view) => self.list_platforms(view)?,
             Place::Containers(shelf) => {
                 let names = shelf.names()?;
                 let containers = names.containers().iter();
                 containers.map(|container| Listed::directory(&container.name)).collect()
             }
             Place::Container(shelf, id) => self.list_container(shelf, *id)?,
+            Place::Pods(shelf, path) => self.list_pods(shelf, path)?,
             Place::ById(_) => vec![Listed::directory("containers"), Listed::directory("images")],
             Place::ImagesById(shelf) => {
                 shelf.names()?.images().map(|id| Listed::directory(id.hex())).collect()
@@ -136,17 +152,28 @@ impl Tree {
         let directory = |place: Place| Ok(Some(Item::Place(place, self.started)));
         match (place, name) {
             (Place::Root, "README") => Ok(Some(self.readme())),
-            (Place::Root | Place::Store(_), ".stratafs") => directory(Place::Control),
+            (Place::Root | Place::Engine(_) | Place::Store(_), ".stratafs") => {
+                directory(Place::Control)
+            }
             (Place::Root, _) => {
-                let shelf = self.shelves.iter().find(|shelf| shelf.name == name);
+                let engine = self.engines.iter().find(|engine| engine.name == name);
+                Ok(engine.map(|engine| Item::Place(engine.place(), self.started)))
+            }
+            (Place::Engine(_) | Place::Store(_), "README") => Ok(Some(self.readme())),
+            (Place::Engine(engine), "namespaces") => directory(Place::Namespaces(engine.clone())),
+            (Place::Engine(_), _) => Ok(None),
+            (Place::Namespaces(engine), _) => {
+                let shelf = engine.namespace(name);
                 Ok(shelf.map(|shelf| Item::Place(Place::Store(shelf.clone()), self.started)))
             }
-            (Place::Store(_), "README") => Ok(Some(self.readme())),
             (Place::Store(shelf), "images") => {
                 directory(Place::Images(shelf.clone(), String::new()))
             }
             (Place::Store(shelf), "containers") => directory(Place::Containers(shelf.clone())),
             (Place::Store(shelf), "by-id") => directory(Place::ById(shelf.clone())),
+            (Place::Store(shelf), "pods") if has_pods(shelf) => {
+                directory(Place::Pods(shelf.clone(), Vec::new()))
+            }
             (Place::Store(_), _) => Ok(None),
             (Place::Images(shelf, prefix), _) => self.find_image(shelf, prefix, name),
             (Place::Image(view), _) => self.image_item(view, name),
@@ -159,11 +186,13 @@ impl Tree {
             (Place::Deltas(view), _) => self.delta_item(view, name),
             (Place::DeltaLayouts(view), _) => self.delta_layout(view, name),
             (Place::Combined(shelf), _) => self.combined_item(shelf, name),
+            (Place::Platforms(view), _) => self.platform_item(view, name),
             (Place::Containers(shelf), _) => match shelf.names()?.container(name) {
                 Some(id) => self.container_place(shelf, id).map(Some),
                 None => Ok(None),
             },
             (Place::Container(shelf, id), _) => self.container_item(shelf, *id, name),
+            (Place::Pods(shelf, path), _) => self.pods_item(shelf, path, name),
             (Place::ById(shelf), "images") => directory(Place::ImagesById(shelf.clone())),
             (Place::ById(shelf), "containers") => directory(Place::ContainersById(shelf.clone())),
             (Place::ById(_), _) => Ok(None),
@@ -186,7 +215,7 @@ impl Tree {
     }
 
     fn image_by_id(&self, shelf: &Arc<Shelf>, id: ImageId) -> Result<Item> {
-        let view = ImageView { shelf: shelf.clone(), id, scope: Scope::Id };
+        let view = ImageView { shelf: shelf.clone(), id, scope: Scope::Id, is_platform: false };
         Ok(self.image_place(Arc::new(view)))
     }
 
@@ -201,7 +230,7 @@ impl Tree {
             "errors" => self.errors.text(),
             "events" => self.events.text(),
             "refresh" => {
-                self.shelves.iter().for_each(|shelf| shelf.refresh());
+                self.shelves().for_each(|shelf| shelf.refresh());
                 b"refreshed\n".to_vec()
             }
             _ => return None,

@@ -12,7 +12,7 @@ use super::journal::Journal;
 use super::names::{Filter, Names};
 use crate::archive::mtime_of;
 use crate::backing::Time;
-use crate::digest::{ContainerId, ImageId};
+use crate::digest::{ContainerId, Digest, ImageId};
 use crate::error::{Error, Result};
 use crate::oci::ImageConfig;
 use crate::store::{Container, Generation, Image, LayerStore};
@@ -38,6 +38,11 @@ pub(super) struct Loaded {
 }
 
 impl Config {
+    /// Whether `id` is its digest; else it is that of an index or a manifest.
+    pub(super) fn is_named_by(&self, id: ImageId) -> bool {
+        Digest::of(&self.bytes) == id.0
+    }
+
     /// The mtime of what stands for the image.
     pub(super) fn mtime(&self) -> Time {
         mtime_of(self.parsed.created.as_ref())
@@ -73,6 +78,11 @@ impl Shelf {
         let configs = Mutex::new(LruCache::new(CONFIGS));
         let images = Mutex::new(LruCache::new(IMAGES));
         Shelf { name, store, filter, current: Mutex::new(None), configs, images, errors }
+    }
+
+    /// The namespace that it is, where its engine has any.
+    pub(super) fn namespace(&self) -> Option<&str> {
+        self.store.info().namespace.as_deref()
     }
 
     /// What the store holds, at most [`CHECKED`] old.

@@ -14,6 +14,7 @@ mod layering;
 mod overlay_model;
 mod podman;
 mod semantics;
+mod several;
 mod stores;
 mod support;
 mod validate;

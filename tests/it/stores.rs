@@ -4,4 +4,5 @@
 pub(crate) mod golden;
 pub(crate) mod handmade;
 pub(crate) mod sample;
+pub(crate) mod toy;
 pub(crate) mod view;

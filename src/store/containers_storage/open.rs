@@ -29,7 +29,7 @@ impl ContainersStorage {
     pub fn open(path: &Path) -> Result<ContainersStorage, OpenError> {
         let failed = |err| OpenError::from_error(path, err);
         let location = std::path::absolute(path).map_err(|err| failed(Error::io(path, err)))?;
-        let store = Root::open(&location, Access::Live).map_err(failed)?;
+        let store = Root::open_resolved(&location, Access::Live).map_err(failed)?;
         let Some(name) = newest_driver(&store).map_err(failed)? else {
             return Err(OpenError::NotAStore { path: path.to_owned(), looked_for: LOOKED_FOR });
         };
@@ -56,7 +56,7 @@ impl ContainersStorage {
     /// True where a store lies at `path`, of whatever driver, or may lie there for all that this
     /// user may see.
     pub(in crate::store) fn is_at(path: &Path) -> bool {
-        match Root::open(path, Access::Live).and_then(|store| newest_driver(&store)) {
+        match Root::open_resolved(path, Access::Live).and_then(|store| newest_driver(&store)) {
             Ok(found) => found.is_some(),
             Err(err) => matches!(err.errno(), Errno::ACCESS | Errno::PERM),
         }

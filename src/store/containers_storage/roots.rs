@@ -30,7 +30,7 @@ pub(super) struct Roots {
 impl Roots {
     /// Opens the store at `path`.
     pub(super) fn open(path: &Path, driver: Driver) -> Result<Roots> {
-        let store = Root::open(path, Access::Live)?;
+        let store = Root::open_resolved(path, Access::Live)?;
         let part = |of: &str| store.sub_mount(format!("{}-{of}", driver.name()), Access::Live);
         let (images, layers) = (part("images")?, part("layers")?);
         let containers = if_found(part("containers"))?;

@@ -28,7 +28,7 @@ impl Docker {
     pub fn open(path: &Path) -> Result<Docker, OpenError> {
         let failed = |err| OpenError::from_error(path, err);
         let location = std::path::absolute(path).map_err(|err| failed(Error::io(path, err)))?;
-        let data = Root::open(&location, Access::Live).map_err(failed)?;
+        let data = Root::open_resolved(&location, Access::Live).map_err(failed)?;
         let name = match newest_driver(&data).map_err(failed)? {
             Some(name) => name,
             None => return Err(no_driver(&data, path)),

@@ -27,7 +27,7 @@ pub(super) struct Roots {
 impl Roots {
     /// Opens the data root at `path`.
     pub(super) fn open(path: &Path, driver: Driver) -> Result<Roots> {
-        let data = Root::open(path, Access::Live)?;
+        let data = Root::open_resolved(path, Access::Live)?;
         let image = data.sub_mount("image", Access::Live)?.sub(driver.name(), Access::Live)?;
         let containers = if_found(data.sub_mount("containers", Access::Live))?;
         let home = if_found(data.sub_mount(driver.home(), Access::Live))?;

@@ -1,0 +1,377 @@
+//! Where the engines of a host keep their stores: what their settings say, and the usual places.
+//!
+//! The host may be somebody else's disk. Every path, whatever wrote it, is one of that host
+//! ([`Host`]), and settings that are damaged say nothing: the engine would not start with them.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use super::containers_storage::ContainersStorage;
+use super::{Kind, Source};
+use crate::backing::{Access, Host, Root};
+
+/// Largest settings file that is read, in bytes.
+const SETTINGS_MAX: u64 = 1 << 20;
+
+/// Most users whose homes are looked into.
+const USERS_MAX: usize = 10_000;
+
+/// Root's Docker and its settings (dockerd(8)); the second place is that of the snap.
+const DOCKER: [&str; 2] = ["var/lib/docker", "var/snap/docker/common/var-lib-docker"];
+const DOCKER_SETTINGS: &str = "etc/docker/daemon.json";
+
+/// Docker of an ordinary user, and its settings, from the home directory.
+const DOCKER_HOME: &str = ".local/share/docker";
+const DOCKER_HOME_SETTINGS: &str = ".config/docker/daemon.json";
+
+/// Root's Podman, and its settings, the later ones outranked (containers-storage.conf(5)).
+const PODMAN: &str = "var/lib/containers/storage";
+const PODMAN_SETTINGS: [&str; 2] =
+    ["etc/containers/storage.conf", "usr/share/containers/storage.conf"];
+
+/// The same of an ordinary user, from the home directory.
+const PODMAN_HOME: &str = ".local/share/containers/storage";
+const PODMAN_HOME_SETTINGS: &str = ".config/containers/storage.conf";
+
+/// Whose stores are looked for besides root's.
+#[derive(Debug, Clone, Copy)]
+pub enum Users<'a> {
+    /// Nobody's.
+    Nobody,
+    /// Those in this home directory.
+    Home(&'a Path),
+    /// Those of all users whom the host knows; also what settings lead away from.
+    All,
+}
+
+/// The stores of a host: existing ones, and those that settings name, existing or not. Each path
+/// is free of symlinks.
+#[must_use]
+pub fn find_host_stores(host: &Host, users: Users<'_>) -> Vec<Source> {
+    let mut found = Found { host, is_thorough: matches!(users, Users::All), sources: Vec::new() };
+    let docker = DOCKER.map(PathBuf::from);
+    found.docker(docker_root(host, Path::new(DOCKER_SETTINGS)), &docker);
+    let settings = PODMAN_SETTINGS.iter().find_map(|path| podman_settings(host, path.as_ref()));
+    let settings = settings.unwrap_or_default();
+    found.podman(settings.graphroot.map(PathBuf::from), Path::new(PODMAN));
+    for user in accounts(host, users) {
+        let named = docker_root(host, &user.home.join(DOCKER_HOME_SETTINGS));
+        found.docker(named, &[user.home.join(DOCKER_HOME)]);
+        let own = podman_settings(host, &user.home.join(PODMAN_HOME_SETTINGS)).unwrap_or_default();
+        let named = own.graphroot.or(own.rootless).or_else(|| settings.rootless.clone());
+        found.podman(named.map(|path| user.expand(&path)), &user.home.join(PODMAN_HOME));
+    }
+    found.sources
+}
+
+struct Found<'a> {
+    host: &'a Host,
+    /// Whether the usual places count though settings name another.
+    is_thorough: bool,
+    sources: Vec<Source>,
+}
+
+impl Found<'_> {
+    /// Docker's data root, and those in it that are named after the users they are mapped to.
+    fn docker(&mut self, named: Option<PathBuf>, usual: &[PathBuf]) {
+        let is_named = named.is_some();
+        if let Some(path) = named {
+            self.docker_at(&path, true);
+        }
+        if self.is_thorough || !is_named {
+            usual.iter().for_each(|path| self.docker_at(path, false));
+        }
+    }
+
+    fn docker_at(&mut self, path: &Path, is_named: bool) {
+        let real = self.host.resolve(path).ok().filter(|path| is_dir(path));
+        let Some(real) = real else {
+            if is_named {
+                self.add(Kind::Docker, self.outside(path));
+            }
+            return;
+        };
+        let names = Root::open_resolved(&real, Access::Live).and_then(|root| root.dir("")?.names());
+        let names = names.map_or_else(|_| Vec::new(), |names| names);
+        let has = |wanted: &str| names.iter().any(|entry| entry.name == wanted);
+        let mapped: Vec<&OsStr> =
+            names.iter().map(|entry| &*entry.name).filter(|name| is_mapped(name)).collect();
+        // With mapped users the engine leaves its own place empty.
+        if mapped.is_empty() || has("image") {
+            self.add(Kind::Docker, real.clone());
+        }
+        for name in mapped {
+            self.add(Kind::Docker, real.join(name));
+        }
+    }
+
+    /// A store of containers/storage. A directory that was never used is not taken for one.
+    fn podman(&mut self, named: Option<PathBuf>, usual: &Path) {
+        let is_named = named.is_some();
+        for path in
+            named.as_deref().into_iter().chain((self.is_thorough || !is_named).then_some(usual))
+        {
+            if let Ok(real) = self.host.resolve(path)
+                && ContainersStorage::is_at(&real)
+            {
+                self.add(Kind::Podman, real);
+            }
+        }
+    }
+
+    fn add(&mut self, kind: Kind, path: PathBuf) {
+        let source = Source { kind: Some(kind), path };
+        if !self.sources.contains(&source) {
+            self.sources.push(source);
+        }
+    }
+
+    /// What a path of the host would be here, where there is nothing to resolve.
+    fn outside(&self, path: &Path) -> PathBuf {
+        let parts =
+            path.components().filter(|part| matches!(part, std::path::Component::Normal(_)));
+        self.host.path().join(parts.collect::<PathBuf>())
+    }
+}
+
+fn is_dir(path: &Path) -> bool {
+    Root::open_resolved(path, Access::Live).is_ok()
+}
+
+/// Whether a directory is named `UID.GID`, as those of `userns-remap` are.
+fn is_mapped(name: &OsStr) -> bool {
+    let is_number = |text: &[u8]| !text.is_empty() && text.iter().all(u8::is_ascii_digit);
+    let parts: Vec<&[u8]> = name.as_bytes().split(|&byte| byte == b'.').collect();
+    parts.len() == 2 && parts.iter().all(|part| is_number(part))
+}
+
+/// What Docker's settings name as its data root.
+fn docker_root(host: &Host, settings: &Path) -> Option<PathBuf> {
+    #[derive(Deserialize)]
+    struct Settings {
+        #[serde(rename = "data-root")]
+        data_root: Option<PathBuf>,
+        graph: Option<PathBuf>,
+    }
+    let json = host.read(settings, SETTINGS_MAX).ok()?;
+    let settings: Settings = serde_json::from_slice(&json).ok()?;
+    settings.data_root.or(settings.graph) // `graph`: its name before 17.05
+}
+
+#[derive(Debug, Default)]
+struct PodmanSettings {
+    graphroot: Option<String>,
+    /// That of ordinary users, with variables in it.
+    rootless: Option<String>,
+}
+
+fn podman_settings(host: &Host, path: &Path) -> Option<PodmanSettings> {
+    #[derive(Deserialize)]
+    struct Settings {
+        storage: Option<Storage>,
+    }
+    #[derive(Deserialize)]
+    struct Storage {
+        graphroot: Option<String>,
+        rootless_storage_path: Option<String>,
+    }
+    let storage = read_toml::<Settings>(host, path)?.storage?;
+    let said = |text: Option<String>| text.filter(|text| !text.is_empty());
+    Some(PodmanSettings {
+        graphroot: said(storage.graphroot),
+        rootless: said(storage.rootless_storage_path),
+    })
+}
+
+fn read_toml<T: DeserializeOwned>(host: &Host, path: &Path) -> Option<T> {
+    let bytes = host.read(path, SETTINGS_MAX).ok()?;
+    toml::from_str(std::str::from_utf8(&bytes).ok()?).ok()
+}
+
+/// A user of the host.
+#[derive(Debug, PartialEq, Eq)]
+struct User {
+    name: String,
+    uid: u32,
+    home: PathBuf,
+}
+
+impl User {
+    /// A path of `storage.conf`, with what stands for the user in it.
+    fn expand(&self, path: &str) -> PathBuf {
+        let home = self.home.to_string_lossy();
+        let path = path.replace("$HOME", &home).replace("${HOME}", &home);
+        let path = path.replace("$USER", &self.name).replace("$UID", &self.uid.to_string());
+        PathBuf::from(path)
+    }
+}
+
+fn accounts(host: &Host, users: Users<'_>) -> Vec<User> {
+    let known = || {
+        let table = host.read(Path::new("etc/passwd"), SETTINGS_MAX).unwrap_or_default();
+        parse_accounts(&table)
+    };
+    match users {
+        Users::Nobody => Vec::new(),
+        Users::All => known(),
+        Users::Home(home) => {
+            let uid = rustix::process::geteuid().as_raw();
+            let name = known().into_iter().find(|user| user.uid == uid).map(|user| user.name);
+            vec![User { name: name.unwrap_or_default(), uid, home: home.to_owned() }]
+        }
+    }
+}
+
+/// The users of a passwd(5) table, one for each home directory.
+fn parse_accounts(table: &[u8]) -> Vec<User> {
+    let mut users: Vec<User> = Vec::new();
+    for line in table.split(|&byte| byte == b'\n') {
+        let fields: Vec<&[u8]> = line.split(|&byte| byte == b':').collect();
+        let [name, _, uid, _, _, home, ..] = fields[..] else { continue };
+        let Some(uid) = std::str::from_utf8(uid).ok().and_then(|uid| uid.parse().ok()) else {
+            continue;
+        };
+        let home = PathBuf::from(OsStr::from_bytes(home));
+        let is_new = home.is_absolute() && home != Path::new("/");
+        if is_new && users.iter().all(|user| user.home != home) && users.len() < USERS_MAX {
+            users.push(User { name: String::from_utf8_lossy(name).into_owned(), uid, home });
+        }
+    }
+    users
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    /// A disk with a host on it.
+    struct Disk(tempfile::TempDir);
+
+    impl Disk {
+        fn new() -> Disk {
+            Disk(tempfile::tempdir().unwrap())
+        }
+
+        fn dir(&self, path: &str) {
+            fs::create_dir_all(self.0.path().join(path)).unwrap();
+        }
+
+        fn file(&self, path: &str, text: &str) {
+            let path = self.0.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+
+        fn podman(&self, path: &str) {
+            self.dir(&format!("{path}/overlay-images"));
+            self.dir(&format!("{path}/overlay-layers"));
+        }
+
+        fn found(&self, users: Users<'_>) -> Vec<String> {
+            let host = Host::open(self.0.path()).unwrap();
+            let found = find_host_stores(&host, users);
+            let inside = |source: Source| {
+                let path = source.path.strip_prefix(host.path()).unwrap().to_owned();
+                format!("{}:{}", source.kind.unwrap(), path.display())
+            };
+            found.into_iter().map(inside).collect()
+        }
+    }
+
+    #[test]
+    fn docker_is_found_where_its_settings_say_or_in_the_usual_place() {
+        let disk = Disk::new();
+        assert!(disk.found(Users::Nobody).is_empty());
+        disk.dir("var/lib/docker");
+        assert_eq!(disk.found(Users::Nobody), ["docker:var/lib/docker"]);
+        for (settings, path) in [
+            (r#"{"data-root":"/srv/docker","debug":true}"#, "docker:srv/docker"),
+            (r#"{"graph":"/mnt/graph"}"#, "docker:mnt/graph"),
+            (r#"{"data-root":"/../../srv/./docker"}"#, "docker:srv/docker"),
+            (r#"{"storage-driver":"vfs"}"#, "docker:var/lib/docker"),
+            ("{", "docker:var/lib/docker"),
+            ("", "docker:var/lib/docker"),
+        ] {
+            disk.file(DOCKER_SETTINGS, settings);
+            assert_eq!(disk.found(Users::Nobody), [path], "{settings}");
+        }
+        disk.file(DOCKER_SETTINGS, r#"{"data-root":"/srv/docker"}"#);
+        let both = ["docker:srv/docker", "docker:var/lib/docker"];
+        assert_eq!(disk.found(Users::All), both);
+    }
+
+    #[test]
+    fn data_roots_of_mapped_users_are_found() {
+        let disk = Disk::new();
+        for name in ["165536.165536", "231072.231072", "1.2.3", "a.b", "overlay2"] {
+            disk.dir(&format!("var/lib/docker/{name}"));
+        }
+        let mapped = ["docker:var/lib/docker/165536.165536", "docker:var/lib/docker/231072.231072"];
+        let sorted = || {
+            let mut found = disk.found(Users::Nobody);
+            found.sort();
+            found
+        };
+        assert_eq!(sorted(), mapped);
+        disk.dir("var/lib/docker/image");
+        assert_eq!(sorted(), [&["docker:var/lib/docker"], &mapped[..]].concat());
+    }
+
+    #[test]
+    fn podman_is_found_in_its_places_once_it_was_used() {
+        let disk = Disk::new();
+        disk.dir("var/lib/containers/storage");
+        let home = Path::new("/home/user");
+        assert!(disk.found(Users::Home(home)).is_empty());
+        disk.podman("var/lib/containers/storage");
+        disk.podman("home/user/.local/share/containers/storage");
+        let root = "podman:var/lib/containers/storage";
+        let own = "podman:home/user/.local/share/containers/storage";
+        assert_eq!(disk.found(Users::Home(home)), [root, own]);
+        assert_eq!(disk.found(Users::Nobody), [root]);
+        disk.file("usr/share/containers/storage.conf", "[storage]\ngraphroot = \"/srv/first\"\n");
+        disk.podman("srv/first");
+        assert_eq!(disk.found(Users::Nobody), ["podman:srv/first"]);
+        let conf = "[storage]\ngraphroot = \"/srv/pods\"\n\
+                    rootless_storage_path = \"/srv/of/$USER-$UID\"\n";
+        disk.file("etc/containers/storage.conf", conf);
+        disk.podman("srv/pods");
+        disk.podman("srv/of/jane-1000");
+        disk.file(
+            "etc/passwd",
+            "root:x:0:0::/root:/bin/sh\njane:x:1000:1000::/home/user:/bin/sh\n",
+        );
+        let all = disk.found(Users::All);
+        assert_eq!(all, ["podman:srv/pods", root, "podman:srv/of/jane-1000", own]);
+    }
+
+    #[test]
+    fn homes_of_all_users_are_looked_into_and_no_symlink_leads_out() {
+        let disk = Disk::new();
+        let elsewhere = Disk::new();
+        elsewhere.podman("storage");
+        elsewhere.dir("docker/image");
+        disk.file(
+            "etc/passwd",
+            "a:x:1:1::/home/a:/bin/sh\nbroken\nb:x:2:2::relative:/bin/sh\nc:x:3:3::/:/bin/sh\n\
+             d:x:4:4::/home/d:/bin/sh\nd2:x:5:5::/home/d:/bin/sh\n",
+        );
+        disk.dir("data/docker");
+        disk.dir("home/a/.local/share");
+        disk.dir("home/d/.local/share/containers");
+        disk.file("home/d/.config/docker/daemon.json", r#"{"data-root":"/data/docker"}"#);
+        symlink("/data/docker", disk.0.path().join("home/a/.local/share/docker")).unwrap();
+        let out = disk.0.path().join("home/d/.local/share/containers/storage");
+        symlink(elsewhere.0.path().join("storage"), out).unwrap();
+        disk.dir("var/lib");
+        symlink(elsewhere.0.path().join("docker"), disk.0.path().join("var/lib/docker")).unwrap();
+        assert_eq!(disk.found(Users::All), ["docker:data/docker"]);
+    }
+}
