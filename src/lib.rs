@@ -24,6 +24,7 @@ compile_error!("stratafs relies on 64-bit file offsets fitting usize");
 
 pub mod archive;
 pub mod backing;
+pub mod bolt;
 pub mod cli;
 pub mod digest;
 pub mod error;

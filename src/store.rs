@@ -16,6 +16,7 @@ mod driver;
 mod files;
 mod find;
 mod host;
+pub mod manifest;
 pub mod names;
 mod stamp;
 

@@ -55,7 +55,7 @@ impl Tree {
     pub(super) fn delta_layout(&self, view: &Arc<ImageView>, name: &str) -> Result<Option<Item>> {
         let Some(base) = self.base(view, name)? else { return Ok(None) };
         let mtime = view.shelf.config(view.id)?.mtime();
-        let layout = LayoutView { view: view.clone(), base: Some(base.id) };
+        let layout = LayoutView::new(view.clone(), Some(base.id));
         Ok(Some(Item::Place(Place::Layout(Arc::new(layout), Level::Top), mtime)))
     }
 

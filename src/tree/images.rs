@@ -187,7 +187,7 @@ impl Tree {
             "delta" => place(Place::Deltas(view.clone())),
             "oci-delta" => place(Place::DeltaLayouts(view.clone())),
             "oci" => {
-                let layout = LayoutView { view: view.clone(), base: None };
+                let layout = LayoutView::new(view.clone(), None);
                 place(Place::Layout(Arc::new(layout), Level::Top))
             }
             "save.tar" => self.save_item(view, self.flavour(shelf)),

@@ -2,13 +2,13 @@
 //! place. Layers are uncompressed, under their diff IDs.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::Tree;
 use super::archives::{Archive, shared_layers};
 use super::node::{ImageView, Place};
 use super::places::{Item, Listed};
-use crate::archive::save;
+use crate::archive::{documents, save};
 use crate::digest::ImageId;
 use crate::error::Result;
 
@@ -21,6 +21,16 @@ pub(super) struct LayoutView {
     pub(super) view: Arc<ImageView>,
     /// The image whose layers are left out.
     pub(super) base: Option<ImageId>,
+    /// What is no layer, by path, once somebody has asked.
+    documents: OnceLock<Documents>,
+}
+
+type Documents = BTreeMap<String, Vec<u8>>;
+
+impl LayoutView {
+    pub(super) fn new(view: Arc<ImageView>, base: Option<ImageId>) -> LayoutView {
+        LayoutView { view, base, documents: OnceLock::new() }
+    }
 }
 
 /// A directory of a layout.
@@ -67,20 +77,29 @@ impl Tree {
         let path = match (level, name) {
             (Level::Top, "blobs") => return place(Level::Blobs),
             (Level::Blobs, "sha256") => return place(Level::Sha256),
-            (Level::Top, "index.json" | "oci-layout") => name.to_owned(),
+            (Level::Top, "oci-layout") => {
+                let bytes = documents::OCI_LAYOUT_COMPACT.to_vec();
+                return Ok(Some(Item::Document(bytes, mtime)));
+            }
+            (Level::Top, "index.json") => name.to_owned(),
             (Level::Sha256, _) => format!("{BLOBS}{name}"),
             (Level::Top | Level::Blobs, _) => return Ok(None),
         };
-        if let Some(bytes) = self.layout_documents(layout)?.remove(&path) {
-            return Ok(Some(Item::Document(bytes, mtime)));
+        if let Some(bytes) = self.layout_documents(layout)?.get(&path) {
+            return Ok(Some(Item::Document(bytes.clone(), mtime)));
         }
         let layer = self.layout_layers(layout)?.remove(name);
         Ok(layer.map(|layer| Item::Archive(shelf.clone(), layer)))
     }
 
-    fn layout_documents(&self, layout: &LayoutView) -> Result<BTreeMap<String, Vec<u8>>> {
+    fn layout_documents<'a>(&self, layout: &'a LayoutView) -> Result<&'a Documents> {
+        if let Some(known) = layout.documents.get() {
+            return Ok(known);
+        }
         let view = &layout.view;
-        self.with_images(&view.shelf, &view.saved()?, None, save::layout_documents)
+        let documents =
+            self.with_images(&view.shelf, &view.saved()?, None, save::layout_documents)?;
+        Ok(layout.documents.get_or_init(|| documents))
     }
 
     /// The layers that are there, by the hex digits of their diff IDs.

@@ -13,7 +13,7 @@ const LAYERS: [&[&str]; 14] = [
     &["archive"],
     &["overlay"],
     &["store"],
-    &["tar"],
+    &["bolt", "tar"],
     &["oci", "recipe", "reference"],
     &["json"],
     &["time"],

@@ -8,6 +8,7 @@
     reason = "a test that can't go on fails, and says what it skipped"
 )]
 
+mod bolt;
 mod damage;
 mod golden;
 mod layering;
