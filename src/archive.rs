@@ -3,6 +3,7 @@
 use crate::backing::Time;
 use crate::time::{self, Timestamp};
 
+pub mod commit;
 pub mod config;
 pub mod documents;
 pub mod export;

@@ -26,6 +26,7 @@ use crate::error::{Error, Result};
 
 mod bytes;
 mod host;
+pub mod mounts;
 mod stat;
 
 pub use bytes::{Bytes, FileRange, Held};
@@ -312,6 +313,14 @@ impl BackingFile {
     #[must_use]
     pub fn stat(&self) -> &Stat {
         &self.stat
+    }
+
+    /// Its attributes at this moment.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    pub fn stat_now(&self) -> io::Result<Stat> {
+        Stat::from_raw(&rustix::fs::fstat(&self.file)?)
     }
 
     /// Fills `buf` from byte `offset` on, and returns how many bytes were read: `buf.len()`, or

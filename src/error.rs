@@ -72,6 +72,25 @@ impl Error {
         Error { path: path.into(), kind: Kind::Errno(errno) }
     }
 
+    /// The same failure once more, for others who waited for the same answer.
+    #[must_use]
+    pub fn again(&self) -> Error {
+        let kind = match &self.kind {
+            Kind::Io(err) => Kind::Io(match err.raw_os_error() {
+                Some(code) => io::Error::from_raw_os_error(code),
+                None => io::Error::new(err.kind(), err.to_string()),
+            }),
+            Kind::Corrupt(why) => Kind::Corrupt(why.clone()),
+            Kind::NotFound => Kind::NotFound,
+            Kind::Busy(why) => Kind::Busy(why.clone()),
+            Kind::Stale => Kind::Stale,
+            Kind::Unsupported(what) => Kind::Unsupported(what.clone()),
+            Kind::Invalid(why) => Kind::Invalid(why.clone()),
+            Kind::Errno(errno) => Kind::Errno(*errno),
+        };
+        Error { path: self.path.clone(), kind }
+    }
+
     /// What the failure is about: a file of the store, or a name.
     #[must_use]
     pub fn path(&self) -> &Path {

@@ -11,7 +11,6 @@ pub mod daemon;
 pub mod error;
 mod helper;
 mod point;
-mod table;
 
 use std::ffi::CString;
 use std::fs::{self, File};
@@ -27,6 +26,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use crate::backing::mounts;
 use crate::fuse::{self, Audience, Xattrs};
 use crate::tree::Tree;
 
@@ -113,7 +113,7 @@ pub fn serve(
 /// Fails when no stratafs is mounted there, when it is in use, or when it is another user's.
 pub fn umount(point: &Path, leave: Leave) -> Result<()> {
     let path = point::resolve(point)?;
-    match table::topmost(&path)? {
+    match topmost(&path)? {
         Some(mount) if mount.kind == KIND => unmount(&path, leave),
         _ => Err(Error::NotMounted(point.to_owned())),
     }
@@ -203,9 +203,14 @@ fn unmount(point: &Path, leave: Leave) -> Result<()> {
     }
 }
 
+/// What is mounted on the resolved path `point`.
+fn topmost(point: &Path) -> Result<Option<mounts::Mount>> {
+    mounts::topmost(point).map_err(|err| Error::io(mounts::TABLE, err))
+}
+
 /// Device number of what is mounted on `point`; `None` where the table does not say.
 fn device(point: &Path) -> Option<String> {
-    match table::topmost(point) {
+    match topmost(point) {
         Ok(mount) => mount.map(|mount| mount.device),
         Err(err) => {
             tracing::debug!("{err}");

@@ -8,18 +8,21 @@ use std::sync::Arc;
 
 use sha2::Digest as _;
 
-use crate::backing::{Bytes, Seek};
+use crate::backing::{Bytes, Root, Seek};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 
 mod check;
 mod files;
+mod live;
 mod seal;
 
 pub use files::{Expect, FileRef};
+pub use live::{Changed, ChangedFile, Difference};
 
 use check::{Checks, Unchecked};
 use files::FileTable;
+use live::Findings;
 use seal::Seal;
 
 /// A run of zeros counts as a hole from this length on, in bytes: a page.
@@ -55,6 +58,7 @@ pub struct Recipe {
     bytes: Vec<Arc<dyn Bytes>>,
     files: FileTable,
     checks: Checks,
+    findings: Findings,
     /// The digest that all of it is held to, if any.
     seal: Option<Seal>,
 }
@@ -92,8 +96,41 @@ impl Recipe {
             bytes: Vec::new(),
             files: FileTable::default(),
             checks: Checks::none(),
+            findings: Findings::default(),
             seal: None,
         }
+    }
+
+    /// The same, with another answer to files of a container that shrank or vanished; unless told
+    /// otherwise, a recipe fails there. What it is made of keeps its own.
+    #[must_use]
+    pub fn if_changed(mut self, changed: Changed) -> Recipe {
+        self.files.set_changed(changed);
+        self
+    }
+
+    /// Files of a container that reads have found to be other than when the recipe was built, those
+    /// of its parts included.
+    #[must_use]
+    pub fn changed_files(&self) -> Vec<ChangedFile> {
+        let parts = self.parts.iter().flat_map(|part| part.changed_files());
+        self.describe(self.findings.all()).into_iter().chain(parts).collect()
+    }
+
+    /// Of these, what was found since this was asked last.
+    #[must_use]
+    pub fn newly_changed(&self) -> Vec<ChangedFile> {
+        let parts = self.parts.iter().flat_map(|part| part.newly_changed());
+        self.describe(self.findings.news()).into_iter().chain(parts).collect()
+    }
+
+    fn describe(&self, found: Vec<(u32, Difference)>) -> Vec<ChangedFile> {
+        let describe = |(index, difference)| ChangedFile {
+            path: self.files.path(index),
+            name: self.files.shown(index),
+            difference,
+        };
+        found.into_iter().map(describe).collect()
     }
 
     /// Length in bytes.
@@ -121,9 +158,9 @@ impl Recipe {
     /// read: `buf.len()`, or less only where the stream ends.
     ///
     /// # Errors
-    /// Fails when a backing file can't be read, is not as it was when the recipe was built, or
-    /// fails its check (see [`Expect`] and [`RecipeBuilder::finish_sealed`]); nothing of `buf`
-    /// counts then.
+    /// Fails when a backing file can't be read, is not as it was when the recipe was built (but see
+    /// [`Changed`]), or fails its check (see [`Expect`] and [`RecipeBuilder::finish_sealed`]);
+    /// nothing of `buf` counts then.
     pub fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<usize> {
         let Some(seal) = &self.seal else { return self.read_parts(offset, buf, Unchecked::Check) };
         let mut tries = 0;
@@ -229,6 +266,9 @@ impl Recipe {
         buf: &mut [u8],
         unchecked: Unchecked,
     ) -> Result<()> {
+        if self.files.is_live(index) {
+            return self.findings.read(&self.files, index, offset, buf);
+        }
         let read = self.files.open(index).and_then(|open| {
             let checked = self.checks.read(&self.files, index, &open, offset, buf, unchecked);
             checked.map_err(|why| self.files.error(index, why))
@@ -244,7 +284,13 @@ impl Recipe {
         let found = match self.segments[index].source {
             Source::Zeros if length >= HOLE => (seek == Seek::Hole).then_some(from),
             Source::File(file) if length >= SEARCHED => {
-                let open = self.files.open(file)?;
+                let open = match self.files.open(file) {
+                    // It changed: a read says so.
+                    Err(_) if self.files.is_live(file) => {
+                        return Ok((seek == Seek::Data).then_some(from));
+                    }
+                    open => open?,
+                };
                 open.seek(from, seek).map_err(|err| self.files.error(file, err.into()))?
             }
             Source::Part(part) => self.parts[part as usize].seek(from, seek)?,
@@ -331,6 +377,12 @@ impl RecipeBuilder {
         self.push(len, Source::Part((self.parts.len() - 1) as u32));
     }
 
+    /// Tells that what `root` holds at the path `from` is at `to` in the archive, for the names of
+    /// [`Recipe::changed_files`].
+    pub fn place(&mut self, root: &Arc<Root>, from: &[u8], to: &[u8]) {
+        self.files.place(root, from, to);
+    }
+
     /// All of these bytes. They are held to no digest here.
     pub fn push_bytes(&mut self, bytes: Arc<dyn Bytes>) {
         let len = bytes.len();
@@ -373,6 +425,7 @@ impl RecipeBuilder {
             parts: self.parts,
             bytes: self.bytes,
             files: self.files,
+            findings: Findings::default(),
             seal,
         })
     }
@@ -404,7 +457,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::backing::{Access, Held, Root};
+    use crate::backing::{Access, Held};
 
     #[derive(Debug, Clone)]
     enum Piece {

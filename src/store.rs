@@ -5,10 +5,11 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::backing::{Bytes, Root};
+use crate::backing::{Bytes, Root, Time};
 use crate::digest::{ChainId, ContainerId, DiffId, Digest, ImageId};
 use crate::error::{Error, Result};
 
+mod bind;
 mod config;
 pub mod containers_storage;
 pub mod docker;
@@ -19,9 +20,12 @@ mod host;
 pub mod manifest;
 pub mod names;
 mod stamp;
+mod volumes;
 
+pub use bind::{Bound, bind};
 pub use find::{Kind, OpenError, Source, open, open_all};
 pub use host::{Users, find_host_stores};
+pub(crate) use stamp::{Stamp, Taking};
 
 /// A stamp of a store's state: equal stamps mean that nothing was added, removed or renamed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,6 +81,14 @@ pub trait LayerStore: fmt::Debug + Send + Sync {
     fn blob(&self, digest: Digest) -> Result<Option<Blob>> {
         let _ = digest;
         Ok(None)
+    }
+
+    /// The volume `name`, one of [`Catalog::volumes`].
+    ///
+    /// # Errors
+    /// ENOENT where there is none of that name.
+    fn volume(&self, name: &str) -> Result<Volume> {
+        Err(Error::not_found(name))
     }
 
     /// How the driver would mount layers, as the engine's own inspection tells it; `dirs` are those
@@ -157,6 +169,8 @@ pub struct Catalog {
     pub references: BTreeMap<String, ImageId>,
     /// Every container.
     pub containers: Vec<ContainerSummary>,
+    /// Every volume that the engine keeps itself, sorted by name.
+    pub volumes: Vec<String>,
     /// What could not be read, one error each.
     pub damaged: Vec<Arc<Error>>,
 }
@@ -321,6 +335,40 @@ pub struct Container {
     pub dirs: Vec<LayerDir>,
     /// The same without the writable directory: what its changes are counted against.
     pub init_dirs: Vec<LayerDir>,
+    /// What is mounted into it besides, as far as its files are on disk, sorted by destination.
+    pub mounts: Vec<Mount>,
+}
+
+/// Something that an engine mounts into a container.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Mount {
+    /// Where in the container, as stored: an absolute path, perhaps through symlinks.
+    pub destination: String,
+    /// What is mounted there.
+    pub source: MountSource,
+}
+
+/// What is mounted.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum MountSource {
+    /// A volume of the same store, by name.
+    Volume(String),
+    /// A file or directory of the host whose engine the store belongs to, by its absolute path
+    /// there. Anybody may have written it: see [`bind`].
+    Bind(PathBuf),
+}
+
+/// A volume that an engine keeps itself.
+#[derive(Debug, Clone)]
+pub struct Volume {
+    /// Its name.
+    pub name: String,
+    /// Its files.
+    pub data: LayerDir,
+    /// When its directory was made or changed last.
+    pub created: Time,
+    /// The options that it was made with, sorted by name.
+    pub options: BTreeMap<String, String>,
 }
 
 /// What a container is doing, as its engine last wrote it.

@@ -6,8 +6,9 @@
 //! layers in [`merged`] and `own`, and [`archives`] holds the recipes of the tars.
 
 use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
@@ -15,9 +16,10 @@ use crate::archive::Flavour;
 use crate::backing::{FileKind, Seek, Time};
 use crate::error::{Error, Result};
 use crate::overlay::Entry;
+use crate::overlay::changes::Changes;
 use crate::overlay::own::OwnEntry;
-use crate::recipe::Verify;
-use crate::store::LayerStore;
+use crate::recipe::{Changed, Verify};
+use crate::store::{LayerStore, Stamp};
 
 mod archives;
 mod combined;
@@ -26,6 +28,8 @@ mod images;
 mod inodes;
 mod journal;
 mod layout;
+mod live;
+mod memo;
 mod merged;
 mod names;
 mod node;
@@ -34,12 +38,14 @@ mod places;
 mod pods;
 mod shelf;
 mod stores;
+mod volumes;
 
 pub use names::Filter;
 
-use archives::Archives;
+use archives::{Archives, Key};
 use inodes::Inodes;
 use journal::Journal;
+use memo::Memo;
 use merged::DirectoryCache;
 use node::{Node, Place};
 use shelf::Shelf;
@@ -55,8 +61,20 @@ const IMMUTABLE: Duration = Duration::from_secs(24 * 60 * 60);
 /// promised.
 const FRESH: Duration = Duration::from_millis(400);
 
-/// How long the answer that a store did not change is relied on.
+/// How long the answer that a store, or files in it, did not change is relied on.
 const CHECKED: Duration = Duration::from_millis(250);
+
+/// Memory that lists of changes may take before the least recently used go, in bytes.
+const CHANGES: usize = 64 << 20;
+
+/// The same for stamps of directories.
+const STAMPS: usize = 64 << 10;
+
+/// The xattr that names the files of an archive that were found changed while it was read.
+const CHANGED: &str = "user.stratafs.changed";
+
+/// Largest value of an xattr, in bytes (Linux `XATTR_SIZE_MAX`).
+const XATTR_MAX: usize = 64 << 10;
 
 /// Attributes of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -148,6 +166,9 @@ pub struct Options {
     pub flavour: Option<Flavour>,
     /// When bytes of layers are checked.
     pub verify: Verify,
+    /// What stands in for bytes that are gone from a file of a container since its archive was
+    /// opened.
+    pub changed: Changed,
     /// Where symlinks point.
     pub symlinks: Symlinks,
     /// Which images and containers are shown.
@@ -163,6 +184,11 @@ pub struct Tree {
     options: Options,
     inodes: Inodes,
     archives: Archives,
+    /// What layers and containers differ in from what is below them, by [`Key`].
+    diffs: Memo<Key, Arc<Changes>>,
+    /// Stamps of files that may be written to, by path and [`CHECKED`] since `clock`.
+    stamps: Memo<(PathBuf, u64), Stamp>,
+    clock: Instant,
     merged_dirs: DirectoryCache<Entry>,
     own_dirs: DirectoryCache<OwnEntry>,
     errors: Arc<Journal>,
@@ -178,6 +204,9 @@ impl Tree {
         let tree = Tree {
             inodes: Inodes::default(),
             archives: Archives::new(options.verify),
+            diffs: Memo::new(CHANGES),
+            stamps: Memo::new(STAMPS),
+            clock: Instant::now(),
             merged_dirs: DirectoryCache::default(),
             own_dirs: DirectoryCache::default(),
             events: Journal::default(),
@@ -279,9 +308,16 @@ impl Tree {
             Node::Document(recipe) => recipe.read_at(offset, buf),
             Node::Merged { tree, entry, .. } => tree.read(entry, offset, buf),
             Node::Archive(archive) => {
-                let read = self.recipe(archive)?.read_at(offset, buf)?;
+                let recipe = self.recipe(archive)?;
+                let read = recipe.read_at(offset, buf);
+                for file in recipe.newly_changed() {
+                    let path = file.path.display();
+                    self.errors.note(&format!("{path}: {} while it was read", file.difference));
+                }
+                let read = read?;
                 if archive.is_read_through(offset, read as u64, known.attr.size) {
                     self.note_event(archive, known.attr.size, reader);
+                    self.let_go(archive);
                 }
                 Ok(read)
             }
@@ -317,6 +353,7 @@ impl Tree {
             _ if !is_visible(name, reader) => None,
             Node::Merged { tree, entry, .. } => tree.xattr(entry, name)?,
             Node::Own { tree, entry, .. } => tree.files().xattr(entry, name)?,
+            Node::Archive(archive) if name == CHANGED => self.changed(archive),
             Node::Place(_) | Node::Document(_) | Node::Link(_) | Node::Archive(_) => None,
         };
         value.ok_or_else(|| Error::errno_of(name, Errno::NODATA))
@@ -331,6 +368,7 @@ impl Tree {
         let mut names = match &*known.node {
             Node::Merged { tree, entry, .. } => tree.xattrs(entry)?,
             Node::Own { tree, entry, .. } => tree.files().xattrs(entry)?,
+            Node::Archive(archive) if self.changed(archive).is_some() => vec![CHANGED.into()],
             Node::Place(_) | Node::Document(_) | Node::Link(_) | Node::Archive(_) => Vec::new(),
         };
         names.retain(|name| is_visible(name, reader));

@@ -4,17 +4,21 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
+use rustix::io::Errno;
+
 use super::pack::{Body, HardLinks, Packer};
 use crate::backing::{Access, FileKind, Fingerprint, Stat, Time};
 use crate::error::{Error, Result};
-use crate::overlay::changes::{Change, Kind};
+use crate::overlay::changes::{Changes, Kind};
 use crate::overlay::{Entry, Stack, parent_and_name};
 use crate::recipe::{Expect, FileRef, Recipe};
 use crate::tar::header::{Header, Type};
 
 mod accounts;
+mod mounts;
 
 pub use accounts::Accounts;
+pub use mounts::{Mounted, full};
 
 /// The xattr of file capabilities, the only one that Docker exports.
 const CAPABILITY: &str = "security.capability";
@@ -49,8 +53,11 @@ pub struct Export {
     pub newest: Time,
     /// Moves whenever a file in it does.
     pub stamp: u64,
-    /// Paths that no tar can hold: sockets, and names that have no room.
+    /// Paths that no tar can hold: sockets, and names that have no room. Of a container also what
+    /// was removed while the archive was put together.
     pub omitted: Vec<OsString>,
+    /// True where no entry went in.
+    pub is_empty: bool,
 }
 
 /// The merged files of `stack`, in the order of a walk: each directory before its entries, names
@@ -81,18 +88,8 @@ pub fn native_diff(raw: &Stack, below: &Stack, prefix: &str, style: &Style) -> R
     raw.walk(&mut |path, entry| {
         let Ok(entry) = entry else { return builder.omit(path) };
         builder.note(entry);
-        if builder.is_whiteout(entry, prefix)? {
-            builder.push_whiteout(path, &entry.stat);
-            return Ok(());
-        }
-        builder.push(path, entry)?;
-        if entry.stat.is_dir()
-            && builder.has_mark(entry, prefix, "opaque", b"y")?
-            && builder.marks_opaque(below, path)?
-        {
-            builder.push_opaque(path, &entry.stat);
-        }
-        Ok(())
+        let pushed = builder.push_native(path, entry, prefix, below);
+        builder.unless_gone(path, pushed)
     })?;
     builder.finish()
 }
@@ -102,18 +99,15 @@ pub fn native_diff(raw: &Stack, below: &Stack, prefix: &str, style: &Style) -> R
 ///
 /// # Errors
 /// Fails when an entry can't be read.
-pub fn naive_diff(new: &Stack, changes: &[Change], style: &Style) -> Result<Export> {
+pub fn naive_diff(new: &Stack, changes: &Changes, style: &Style) -> Result<Export> {
     let mut builder = Builder::new(new, style);
-    for change in changes {
-        let path = change.path.strip_prefix(b"/").unwrap_or(&change.path);
-        match change.kind {
-            Kind::Deleted => builder.push_deletion(path)?,
-            Kind::Added | Kind::Modified => {
-                let entry = builder.find(path)?;
-                builder.note(&entry);
-                builder.push(path, &entry)?;
-            }
-        }
+    for change in changes.iter() {
+        let path = change.path.strip_prefix(b"/").unwrap_or(change.path);
+        let pushed = match change.kind {
+            Kind::Deleted => builder.push_deletion(path),
+            Kind::Added | Kind::Modified => builder.push_found(path),
+        };
+        builder.unless_gone(path, pushed)?;
     }
     builder.finish()
 }
@@ -126,6 +120,7 @@ struct Builder<'a> {
     newest: Time,
     stamp: Fingerprint,
     omitted: Vec<OsString>,
+    is_empty: bool,
 }
 
 impl<'a> Builder<'a> {
@@ -138,6 +133,7 @@ impl<'a> Builder<'a> {
             newest: Time::default(),
             stamp: Fingerprint::new(),
             omitted: Vec::new(),
+            is_empty: true,
         }
     }
 
@@ -150,7 +146,50 @@ impl<'a> Builder<'a> {
         self.stamp.add(&entry.stat.stamp().to_le_bytes());
     }
 
+    /// Puts an entry in, unless it was removed meanwhile.
     fn push(&mut self, path: &[u8], entry: &Entry) -> Result<()> {
+        let pushed = self.push_entry(path, entry);
+        self.unless_gone(path, pushed)
+    }
+
+    /// Leaves out what a container has removed or replaced since it was listed: it is as if it had
+    /// done so a moment earlier.
+    fn unless_gone(&mut self, path: &[u8], pushed: Result<()>) -> Result<()> {
+        let is_live = self.stack.layers().iter().any(|it| it.root.access() == Access::Live);
+        match pushed {
+            Err(err) if is_live && is_gone(&err) => self.omit(path),
+            pushed => pushed,
+        }
+    }
+
+    fn push_found(&mut self, path: &[u8]) -> Result<()> {
+        let entry = self.find(path)?;
+        self.note(&entry);
+        self.push(path, &entry)
+    }
+
+    fn push_native(
+        &mut self,
+        path: &[u8],
+        entry: &Entry,
+        prefix: &str,
+        below: &Stack,
+    ) -> Result<()> {
+        if self.is_whiteout(entry, prefix)? {
+            self.push_whiteout(path, &entry.stat);
+            return Ok(());
+        }
+        self.push(path, entry)?;
+        if entry.stat.is_dir()
+            && self.has_mark(entry, prefix, "opaque", b"y")?
+            && self.marks_opaque(below, path)?
+        {
+            self.push_opaque(path, &entry.stat);
+        }
+        Ok(())
+    }
+
+    fn push_entry(&mut self, path: &[u8], entry: &Entry) -> Result<()> {
         let stat = &entry.stat;
         let Some(mut header) = self.header(path, stat) else {
             return self.omit(path);
@@ -170,11 +209,17 @@ impl<'a> Builder<'a> {
             let root = &self.stack.layers()[entry.data.layer].root;
             let (directory, name) = parent_and_name(&entry.data.path);
             let file = FileRef { root, directory, name, size: stat.size, expect };
-            self.packer.push(header, &Body::File(file))
+            self.pack(header, &Body::File(file))
         } else {
-            self.packer.push(header, &Body::Empty)
+            self.pack(header, &Body::Empty)
         };
         if is_pushed { Ok(()) } else { self.omit(path) }
+    }
+
+    fn pack(&mut self, header: Header, body: &Body<'_>) -> bool {
+        let is_pushed = self.packer.push(header, body);
+        self.is_empty &= !is_pushed;
+        is_pushed
     }
 
     /// Leaves an entry out, as Docker does, but notes it.
@@ -301,7 +346,7 @@ impl<'a> Builder<'a> {
             ..Header::new(whiteout_path(path), Type::Regular)
         };
         let header = self.owned(header, stat);
-        self.packer.push(header, &Body::Empty);
+        self.pack(header, &Body::Empty);
     }
 
     /// Whether an opaque directory is marked: Podman leaves it where there was nothing to hide
@@ -317,7 +362,7 @@ impl<'a> Builder<'a> {
         let name = [path, b"/.wh..wh..opq"].concat();
         let header = Header { mode: stat.mode & 0o777, ..Header::new(name, Type::Regular) };
         let header = self.owned(header, stat);
-        self.packer.push(header, &Body::Empty);
+        self.pack(header, &Body::Empty);
     }
 
     /// Docker writes the time of the run; ours is that of the directory that held the name.
@@ -325,7 +370,7 @@ impl<'a> Builder<'a> {
         let directory = self.find(parent_and_name(path).0)?;
         let mtime = directory.stat.mtime.secs;
         let header = Header { mtime, ..Header::new(whiteout_path(path), Type::Regular) };
-        self.packer.push(header, &Body::Empty);
+        self.pack(header, &Body::Empty);
         Ok(())
     }
 
@@ -340,8 +385,14 @@ impl<'a> Builder<'a> {
             newest: self.newest,
             stamp: self.stamp.finish(),
             omitted: self.omitted,
+            is_empty: self.is_empty,
         })
     }
+}
+
+/// True for what a system call says where something was removed or replaced since it was listed.
+fn is_gone(err: &Error) -> bool {
+    err.is_not_found() || err.is_misplaced() || matches!(err.errno(), Errno::STALE | Errno::INVAL)
 }
 
 /// The entry at `path` in a tree, through no symlink. A stack without layers is an empty tree.

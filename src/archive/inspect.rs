@@ -1,6 +1,7 @@
 //! What `docker image inspect` and `docker inspect` of Docker 20.10 show, as far as a store knows.
 
 use super::config;
+use crate::backing::Time;
 use crate::digest::ImageId;
 use crate::json::shape::{Field, STRINGS, Shape};
 use crate::json::{self, Escapes, Json, Malformed};
@@ -135,6 +136,24 @@ pub fn known_container(container: &store::Container, driver: &GraphDriver) -> Ve
         ("Name", container.name.as_str().into()),
         ("Driver", driver.name.as_str().into()),
         ("GraphDriver", graph_driver(driver)),
+    ]))
+}
+
+/// What `docker volume inspect` prints of a volume, but for labels: those are in the engine's
+/// database.
+#[must_use]
+pub fn volume(volume: &store::Volume) -> Vec<u8> {
+    let created = Time { nanos: 0, ..volume.created };
+    let options = volume.options.iter().map(|(name, value)| (name.clone(), value.as_str().into()));
+    let options = if volume.options.is_empty() { Json::Null } else { Json::map(options) };
+    page(Json::object([
+        ("CreatedAt", Timestamp::from_instant(created).as_str().into()),
+        ("Driver", "local".into()),
+        ("Labels", Json::Null),
+        ("Mountpoint", volume.data.root.path().to_string_lossy().as_ref().into()),
+        ("Name", volume.name.as_str().into()),
+        ("Options", options),
+        ("Scope", "local".into()),
     ]))
 }
 

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::backing::Root;
 use crate::error::Result;
 use crate::recipe::{FileRef, Recipe, RecipeBuilder};
 use crate::tar::header::{self, Header, Type};
@@ -57,6 +58,11 @@ impl Packer {
         }
         self.recipe.pad_to(BLOCK);
         true
+    }
+
+    /// Tells that what `root` holds at `from` is at `to` in the archive.
+    pub(super) fn place(&mut self, root: &Arc<Root>, from: &[u8], to: &[u8]) {
+        self.recipe.place(root, from, to);
     }
 
     /// The archive, ended by its two zero blocks.

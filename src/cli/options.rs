@@ -71,6 +71,7 @@ fn apply_value(key: &str, value: &str, args: &mut MountArgs) -> Result<(), Strin
     match key {
         "flavour" => args.view.flavour = Some(choice(value)?),
         "verify" => args.view.verify = choice(value)?,
+        "changed" => args.view.changed = choice(value)?,
         "symlinks" => args.view.symlinks = choice(value)?,
         "image" => args.view.images.push(value.to_owned()),
         "container" => args.view.containers.push(value.to_owned()),
@@ -123,7 +124,7 @@ fn split(list: &str) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::view::{Flavour, Symlinks, Verify};
+    use super::super::view::{Changed, Flavour, Symlinks, Verify};
     use super::*;
 
     fn apply_to_default(list: &str) -> Result<MountArgs, Failure> {
@@ -142,7 +143,8 @@ mod tests {
     #[test]
     fn every_option_has_its_key() {
         let args = apply_to_default(
-            "allow_other,noexec,noxattrs,flavour=docker-1.10,verify=always,symlinks=rebase,\
+            "allow_other,noexec,noxattrs,flavour=docker-1.10,verify=always,changed=fail,\
+             symlinks=rebase,\
              image=a*,image=b\\,c,container=web,namespace=k8s.io,image-root=/mnt/disk,\
              fsname=my store",
         )
@@ -152,6 +154,7 @@ mod tests {
         assert_eq!(args.mount.xattrs, Xattrs::Hidden);
         assert_eq!(args.view.flavour, Some(Flavour::Docker1_10));
         assert_eq!(args.view.verify, Verify::Always);
+        assert_eq!(args.view.changed, Changed::Fail);
         assert_eq!(args.view.symlinks, Symlinks::Rebase);
         assert_eq!(args.view.images, ["a*", "b,c"]);
         assert_eq!(args.view.containers, ["web"]);

@@ -29,6 +29,9 @@ pub(super) struct ViewArgs {
     /// When bytes of a layer are checked against its digest
     #[arg(long, value_enum, default_value_t)]
     pub(super) verify: Verify,
+    /// What stands in for bytes that are gone from a file of a container since its archive was opened
+    #[arg(long, value_enum, default_value_t)]
+    pub(super) changed: Changed,
     /// What symlinks in rootfs/ and diff/ show
     #[arg(long, value_enum, default_value_t)]
     pub(super) symlinks: Symlinks,
@@ -76,6 +79,16 @@ pub(super) enum Verify {
     Always,
 }
 
+/// What stands in for bytes that are gone from a file of a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(super) enum Changed {
+    /// Zeros
+    #[default]
+    Pad,
+    /// An error, EIO
+    Fail,
+}
+
 /// What symlinks show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub(super) enum Symlinks {
@@ -113,6 +126,10 @@ impl ViewArgs {
             verify: match self.verify {
                 Verify::Passing => recipe::Verify::Passing,
                 Verify::Always => recipe::Verify::Always,
+            },
+            changed: match self.changed {
+                Changed::Pad => recipe::Changed::Pad,
+                Changed::Fail => recipe::Changed::Fail,
             },
             symlinks: match self.symlinks {
                 Symlinks::Raw => tree::Symlinks::Raw,

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 
 use super::error::{Error, Result};
-use super::{KIND, Leave, table, unmount};
+use super::{KIND, Leave, topmost, unmount};
 
 /// Dead mounts that may lie on each other before we give up.
 const LAYERS: usize = 16;
@@ -69,7 +69,7 @@ pub(super) fn resolve(path: &Path) -> Result<PathBuf> {
 
 fn check_directory(path: &Path) -> Result<()> {
     // Looking at an automount point would wait for the very mount that we are about to make.
-    if table::topmost(path)?.is_some_and(|mount| mount.kind == "autofs") {
+    if topmost(path)?.is_some_and(|mount| mount.kind == "autofs") {
         return Ok(());
     }
     let mut entries = match fs::read_dir(path) {
@@ -94,7 +94,7 @@ fn is_dead(err: &io::Error) -> bool {
 
 /// Takes away a dead mount of ours.
 fn bury(path: &Path) -> Result<()> {
-    let Some(mount) = table::topmost(path)? else { return Ok(()) }; // somebody else did
+    let Some(mount) = topmost(path)? else { return Ok(()) }; // somebody else did
     if mount.kind != KIND {
         return Err(Error::Dead { point: path.to_owned(), kind: mount.kind });
     }

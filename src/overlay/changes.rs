@@ -38,31 +38,66 @@ pub enum Kind {
 }
 
 /// A path that differs.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Change {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Change<'a> {
     /// The path, with a leading slash.
-    pub path: Vec<u8>,
+    pub path: &'a [u8],
     /// How it differs.
     pub kind: Kind,
 }
 
-impl Change {
-    /// The line that `docker diff` prints, with its end: `A /path\n`.
+/// All that differs between two trees, sorted bytewise by path: the lines of `docker diff`, and
+/// where each ends. A name may hold anything but a slash, the end of a line too.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Changes {
+    text: Vec<u8>,
+    /// `ends[i]` is the offset in `text` just past line `i`; strictly increasing.
+    ends: Vec<usize>,
+}
+
+impl Changes {
+    /// The lines, each `A /path\n`, `C /path\n` or `D /path\n`.
     #[must_use]
-    pub fn line(&self) -> Vec<u8> {
-        let kind: &[u8] = match self.kind {
-            Kind::Added => b"A ",
-            Kind::Modified => b"C ",
-            Kind::Deleted => b"D ",
-        };
-        [kind, &self.path, b"\n"].concat()
+    pub fn text(&self) -> &[u8] {
+        &self.text
+    }
+
+    /// Every change.
+    pub fn iter(&self) -> impl Iterator<Item = Change<'_>> {
+        let starts = std::iter::once(&0).chain(&self.ends);
+        starts.zip(&self.ends).filter_map(|(&start, &end)| {
+            let line = self.text.get(start..end)?;
+            let (kind, path) = (line.first()?, line.get(2..line.len() - 1)?);
+            let kind = Kind::ALL.into_iter().find(|known| known.letter() == *kind)?;
+            Some(Change { path, kind })
+        })
+    }
+
+    /// Memory that it takes, in bytes, about.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        size_of::<Changes>() + self.text.len() + self.ends.len() * size_of::<usize>()
+    }
+
+    fn push(&mut self, change: Change<'_>) {
+        self.text.extend([change.kind.letter(), b' ']);
+        self.text.extend(change.path);
+        self.text.push(b'\n');
+        self.ends.push(self.text.len());
     }
 }
 
-/// The lines of `docker diff`.
-#[must_use]
-pub fn text(changes: &[Change]) -> Vec<u8> {
-    changes.iter().flat_map(Change::line).collect()
+impl Kind {
+    const ALL: [Kind; 3] = [Kind::Added, Kind::Modified, Kind::Deleted];
+
+    /// As `docker diff` prints it.
+    fn letter(self) -> u8 {
+        match self {
+            Kind::Added => b'A',
+            Kind::Modified => b'C',
+            Kind::Deleted => b'D',
+        }
+    }
 }
 
 /// What makes `new` of `old`, sorted bytewise by path. The root itself is never in it.
@@ -73,7 +108,7 @@ pub fn text(changes: &[Change]) -> Vec<u8> {
 ///
 /// # Errors
 /// The first error of listing a directory, or that of a name that can't be shown.
-pub fn changes(new: &Stack, old: &Stack, flavor: Flavor) -> Result<Vec<Change>> {
+pub fn changes(new: &Stack, old: &Stack, flavor: Flavor) -> Result<Changes> {
     let mut found = BTreeMap::new();
     let mut redirected = Redirected::default();
     let root = |stack: &Stack| match stack.layers() {
@@ -153,8 +188,7 @@ impl Pair {
         };
         let is_modified = differs(&a.stat, &b.stat, flavor) || {
             let capability = OsStr::new(CAPABILITY);
-            let (a, b) = (new.xattr(a, capability)?, old.xattr(b, capability)?);
-            a.unwrap_or_default() != b.unwrap_or_default()
+            value(new, a, capability)? != value(old, b, capability)?
         };
         Ok(is_modified.then_some(Kind::Modified))
     }
@@ -173,11 +207,19 @@ impl Pair {
     }
 }
 
+/// The value of an xattr; empty where there is none, or where the file has just been removed.
+fn value(stack: &Stack, entry: &Entry, name: &OsStr) -> Result<Vec<u8>> {
+    match stack.xattr(entry, name) {
+        Err(err) if err.is_not_found() || err.is_misplaced() => Ok(Vec::new()),
+        value => Ok(value?.unwrap_or_default()),
+    }
+}
+
 /// What a directory holds; nothing where there is none, or where it has just been removed.
 fn list(stack: &Stack, dir: Option<&Entry>) -> Result<Vec<Entry>> {
     let Some(dir) = dir else { return Ok(Vec::new()) };
     let listing = match stack.read_dir(dir) {
-        Err(err) if err.is_not_found() => return Ok(Vec::new()),
+        Err(err) if err.is_not_found() || err.is_misplaced() => return Ok(Vec::new()),
         listing => listing?,
     };
     match listing.damaged.into_iter().next() {
@@ -208,19 +250,26 @@ fn is_same_time(a: Time, b: Time) -> bool {
 }
 
 /// Adds the directories that hold changes and are unchanged themselves.
-fn with_parents(found: BTreeMap<Vec<u8>, Kind>) -> Vec<Change> {
-    let mut all = found.clone();
+fn with_parents(mut found: BTreeMap<Vec<u8>, Kind>) -> Changes {
+    let mut parents = BTreeMap::new();
     for path in found.keys() {
         let mut path = path.as_slice();
         while let Some(slash @ 1..) = path.iter().rposition(|&byte| byte == b'/') {
             path = &path[..slash];
-            if all.contains_key(path) {
+            if found.contains_key(path) || parents.contains_key(path) {
                 break; // then so are those above it, or will be
             }
-            all.insert(path.to_vec(), Kind::Modified);
+            parents.insert(path.to_vec(), Kind::Modified);
         }
     }
-    all.into_iter().map(|(path, kind)| Change { path, kind }).collect()
+    found.append(&mut parents);
+    let mut all = Changes::default();
+    for (path, kind) in &found {
+        all.push(Change { path, kind: *kind });
+    }
+    all.text.shrink_to_fit();
+    all.ends.shrink_to_fit();
+    all
 }
 
 #[cfg(test)]
@@ -251,8 +300,19 @@ mod tests {
             (path("/d"), Kind::Added),
             (path("/d/e"), Kind::Added),
         ]);
-        let lines: Vec<u8> = with_parents(found).iter().flat_map(Change::line).collect();
-        assert_eq!(lines, b"C /a\nD /a-b\nC /a/b\nA /a/b/c\nA /d\nA /d/e\n");
+        let all = with_parents(found);
+        assert_eq!(all.text(), b"C /a\nD /a-b\nC /a/b\nA /a/b/c\nA /d\nA /d/e\n");
+        let kinds: Vec<_> = all.iter().map(|change| (change.kind, change.path)).collect();
+        assert_eq!(kinds[1], (Kind::Deleted, &b"/a-b"[..]));
+        assert_eq!(kinds.len(), 6);
+    }
+
+    #[test]
+    fn a_name_may_hold_the_end_of_a_line() {
+        let path = b"/a\nD /b".to_vec();
+        let all = with_parents(BTreeMap::from([(path.clone(), Kind::Added)]));
+        let changes: Vec<_> = all.iter().map(|change| (change.kind, change.path)).collect();
+        assert_eq!(changes, [(Kind::Modified, &b"/a\nD "[..]), (Kind::Added, &path[..])]);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use rustix::io::Errno;
 
-use super::changes::{Flavor, Kind, changes};
+use super::changes::{Changes, Kind};
 use super::marks;
 use super::{Entry, Place, Stack, parent_and_name};
 use crate::backing::{FileKind, Fingerprint, Stat, Time};
@@ -85,14 +85,17 @@ impl OwnTree {
         OwnTree { stack, source: Source::Overlay(marks) }
     }
 
-    /// What a full tree adds to that of the layer below, found by comparing the two whole.
-    ///
-    /// # Errors
-    /// All that [`changes`] fails with.
-    pub fn compared(new: Stack, old: Option<&Stack>) -> Result<OwnTree> {
-        let Some(old) = old else { return Ok(OwnTree { stack: new, source: Source::Full }) };
+    /// The whole of a full tree that has nothing below.
+    #[must_use]
+    pub fn full(new: Stack) -> OwnTree {
+        OwnTree { stack: new, source: Source::Full }
+    }
+
+    /// What a full tree adds to that of the layer below: the `changes` that made `new` of it.
+    #[must_use]
+    pub fn compared(new: Stack, changes: &Changes) -> OwnTree {
         let mut part: BTreeMap<Vec<u8>, BTreeMap<OsString, Own>> = BTreeMap::new();
-        for change in changes(&new, old, Flavor::From28)? {
+        for change in changes.iter() {
             let (dir, name) = split(change.path.get(1..).unwrap_or_default());
             let own = match change.kind {
                 Kind::Added | Kind::Modified => Own::File,
@@ -100,7 +103,7 @@ impl OwnTree {
             };
             part.entry(dir.to_vec()).or_default().insert(name.to_owned(), own);
         }
-        Ok(OwnTree { stack: new, source: Source::Part(part) })
+        OwnTree { stack: new, source: Source::Part(part) }
     }
 
     /// Of a full tree what the layer's tar had: `names` are its entries, relative to the root and

@@ -58,6 +58,50 @@ impl Stack {
         Ok(here)
     }
 
+    /// Where `path` leads, as names without symlinks: each is followed as in a chroot, the last one
+    /// too. Names that are missing stay as they are.
+    ///
+    /// # Errors
+    /// ELOOP after 40 symlinks, and all that [`Stack::lookup`] fails with.
+    pub fn canonical(&self, path: &[u8]) -> Result<Vec<u8>> {
+        let mut names: Vec<Vec<u8>> = Vec::new();
+        let mut above: Vec<Option<Entry>> = vec![Some(self.root()?)];
+        let mut rest = components(path);
+        let mut links = 0;
+        while let Some(name) = rest.pop() {
+            match name.as_slice() {
+                b"" | b"." => continue,
+                b".." => {
+                    names.pop();
+                    above.truncate(above.len().saturating_sub(1).max(1));
+                    continue;
+                }
+                _ => {}
+            }
+            let dir = above.last().and_then(Option::as_ref).filter(|entry| entry.is_dir());
+            let entry = match dir {
+                Some(dir) => self.lookup(dir, OsStr::from_bytes(&name))?,
+                None => None,
+            };
+            let Some(link) = entry.as_ref().filter(|it| it.stat.kind == FileKind::Symlink) else {
+                names.push(name);
+                above.push(entry);
+                continue;
+            };
+            links += 1;
+            if links > LINKS_MAX {
+                return Err(Error::errno_of(shown(path), Errno::LOOP));
+            }
+            let target = self.read_link(link)?;
+            if target.starts_with(b"/") {
+                names.clear();
+                above.truncate(1);
+            }
+            rest.append(&mut components(&target));
+        }
+        Ok(names.join(&b'/'))
+    }
+
     /// Calls `visit` with every path below the root, without a leading slash, and what is there: a
     /// directory before what it holds, the names in a directory sorted bytewise. What can't be
     /// shown is visited as an error, before its neighbours; so is a directory that can't be listed,
@@ -165,6 +209,29 @@ mod tests {
     use super::*;
     use crate::backing::{Access, Root};
     use crate::store::{LayerDir, Marks};
+
+    #[test]
+    fn a_canonical_path_leads_through_no_symlink_and_never_out() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("run/app")).unwrap();
+        for (name, target) in [("var", "/run/../run"), ("loop", "loop"), ("up", "../../../run")] {
+            std::os::unix::fs::symlink(target, dir.path().join(name)).unwrap();
+        }
+        let root = Arc::new(Root::open(dir.path(), Access::Sealed).unwrap());
+        let stack = Stack::new(vec![LayerDir { root, identity: 1, marks: Marks::Complete }]);
+        let found = |path: &str| stack.canonical(path.as_bytes()).map(String::from_utf8);
+        for (path, expected) in [
+            ("/run/app", "run/app"),
+            ("/var/app", "run/app"),
+            ("var/new/./deep/..", "run/new"),
+            ("/up/app/../..", ""),
+            ("/../../etc", "etc"),
+            ("/missing/var", "missing/var"),
+        ] {
+            assert_eq!(found(path).unwrap().unwrap(), expected, "{path}");
+        }
+        assert_eq!(found("/loop/x").unwrap_err().errno(), Errno::LOOP);
+    }
 
     #[test]
     fn a_walk_ends_where_redirects_multiply_the_tree() {

@@ -1,10 +1,11 @@
 //! The backing files of one recipe: a compact table, opened anew for each read.
 
 use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::live::Changed;
 use crate::backing::{Access, BackingFile, Root};
 use crate::error::{Error, Result};
 
@@ -48,11 +49,34 @@ impl From<std::io::Error> for Fault {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct FileTable {
     directories: Vec<(Arc<Root>, Box<[u8]>)>,
     files: Vec<Entry>,
     names: Vec<u8>,
+    /// Where the files of a root are in the archive, as far as that is another path.
+    places: Vec<Moved>,
+    changed: Changed,
+}
+
+/// What lies at one path of a root, and where that is in the archive.
+#[derive(Debug)]
+struct Moved {
+    root: Arc<Root>,
+    from: Box<[u8]>,
+    to: Box<[u8]>,
+}
+
+impl Default for FileTable {
+    fn default() -> FileTable {
+        FileTable {
+            directories: Vec::new(),
+            files: Vec::new(),
+            names: Vec::new(),
+            places: Vec::new(),
+            changed: Changed::Fail,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -80,6 +104,53 @@ impl FileTable {
             expect: file.expect,
         });
         (self.files.len() - 1) as u32
+    }
+
+    /// What `root` holds at `from` is at `to` in the archive.
+    pub(super) fn place(&mut self, root: &Arc<Root>, from: &[u8], to: &[u8]) {
+        self.places.push(Moved { root: Arc::clone(root), from: from.into(), to: to.into() });
+    }
+
+    pub(super) fn set_changed(&mut self, changed: Changed) {
+        self.changed = changed;
+    }
+
+    /// What stands in for bytes that are gone from a file of a container.
+    pub(super) fn if_changed(&self) -> Changed {
+        self.changed
+    }
+
+    /// True for a file that a container may be writing to.
+    pub(super) fn is_live(&self, index: u32) -> bool {
+        self.locate_directory(index).0.access() == Access::Live
+    }
+
+    /// The stamp that a file must have; `None` where it is held to something else.
+    pub(super) fn stamp(&self, index: u32) -> Option<u64> {
+        match self.expect(index) {
+            Expect::Stamp(stamp) => Some(stamp),
+            Expect::Crc(_) => None,
+        }
+    }
+
+    /// Where a file lies, for messages.
+    pub(super) fn path(&self, index: u32) -> PathBuf {
+        let (root, path) = self.locate(index);
+        root.path().join(path)
+    }
+
+    /// The name of a file in the archive.
+    pub(super) fn shown(&self, index: u32) -> Vec<u8> {
+        let (root, path) = self.locate(index);
+        let path = path.into_os_string().into_vec();
+        let moved = self.places.iter().filter(|moved| Arc::ptr_eq(&moved.root, root));
+        let shown = moved.filter_map(|moved| match path.strip_prefix(&*moved.from)? {
+            [] => Some(moved.to.to_vec()),
+            rest @ [b'/', ..] => Some([&moved.to, rest].concat()),
+            rest if moved.from.is_empty() => Some([&moved.to, &b"/"[..], rest].concat()),
+            _ => None,
+        });
+        shown.last().unwrap_or(path)
     }
 
     pub(super) fn shrink(&mut self) {
@@ -143,12 +214,17 @@ impl FileTable {
         }
     }
 
-    fn locate(&self, index: u32) -> (&Arc<Root>, PathBuf) {
+    fn locate_directory(&self, index: u32) -> (&Arc<Root>, &[u8]) {
+        let (root, directory) = &self.directories[self.files[index as usize].directory as usize];
+        (root, directory)
+    }
+
+    pub(super) fn locate(&self, index: u32) -> (&Arc<Root>, PathBuf) {
         let at = index as usize;
         let entry = &self.files[at];
         let start = at.checked_sub(1).map_or(0, |before| self.files[before].name_end as usize);
         let name = OsStr::from_bytes(&self.names[start..entry.name_end as usize]);
-        let (root, directory) = &self.directories[entry.directory as usize];
+        let (root, directory) = self.locate_directory(index);
         let mut path = PathBuf::with_capacity(directory.len() + 1 + name.len());
         path.push(OsStr::from_bytes(directory));
         path.push(name);

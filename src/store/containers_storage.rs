@@ -21,12 +21,14 @@ use crate::error::{Error, Result};
 use crate::store::driver::{Driver, Home, OpenLayers};
 use crate::store::{
     Catalog, Container, Generation, GraphDriver, Image, LayerDir, LayerStore, StoreInfo, Usage,
+    Volume, volumes,
 };
 
 mod catalog;
 mod container;
 mod image;
 mod layers;
+mod mounts;
 mod open;
 mod records;
 mod roots;
@@ -131,7 +133,13 @@ impl LayerStore for ContainersStorage {
     }
 
     fn container(&self, id: ContainerId) -> Result<Container> {
-        self.steadily(|roots, layers, home| container::read(roots, layers, home, id))
+        self.steadily(|roots, layers, home| {
+            container::read(roots, layers, home, &self.location, id)
+        })
+    }
+
+    fn volume(&self, name: &str) -> Result<Volume> {
+        volumes::read(self.roots()?.volumes.as_ref(), name)
     }
 
     fn graph_driver(&self, dirs: &[LayerDir]) -> GraphDriver {

@@ -20,6 +20,7 @@ use crate::error::Result;
 use crate::store::driver::{Driver, Home, OpenLayers};
 use crate::store::{
     Catalog, Container, Generation, GraphDriver, Image, LayerDir, LayerStore, StoreInfo, Usage,
+    Volume, volumes,
 };
 
 mod catalog;
@@ -95,7 +96,11 @@ impl LayerStore for Docker {
     fn container(&self, id: ContainerId) -> Result<Container> {
         let roots = self.roots()?;
         let mut home = Home::new(self.driver, roots.home()?, &self.layers, 0);
-        container::read(&roots, &mut home, self.driver, id)
+        container::read(&roots, &mut home, self.driver, &self.location, id)
+    }
+
+    fn volume(&self, name: &str) -> Result<Volume> {
+        volumes::read(self.roots()?.volumes.as_ref(), name)
     }
 
     fn graph_driver(&self, dirs: &[LayerDir]) -> GraphDriver {

@@ -12,16 +12,16 @@ const TICK_NANOS: i128 = 100_000_000;
 
 /// A stamp of all that a catalog is read from.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Stamp {
+pub(crate) struct Stamp {
     /// Equal where the files are.
-    pub(super) files: u64,
+    pub(crate) files: u64,
     newest: Time,
 }
 
 impl Stamp {
     /// The stamp to show. It moves once more when the newest change is a tick ago, for what may
     /// have changed within that tick.
-    pub(super) fn generation(self) -> Generation {
+    pub(crate) fn generation(self) -> Generation {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
         let newest = i128::from(self.newest.secs) * 1_000_000_000 + i128::from(self.newest.nanos);
         let recent = now.cast_signed() - newest < TICK_NANOS;
@@ -31,14 +31,14 @@ impl Stamp {
 
 /// A stamp while it is taken.
 #[derive(Debug, Default)]
-pub(super) struct Taking {
+pub(crate) struct Taking {
     hash: Fingerprint,
     newest: Time,
 }
 
 impl Taking {
     /// Takes a file in; why there is none counts, too.
-    pub(super) fn add(&mut self, stat: Result<Stat>) {
+    pub(crate) fn add(&mut self, stat: Result<Stat>) {
         match stat {
             Ok(stat) => {
                 self.hash.add(&stat.stamp().to_le_bytes());
@@ -49,18 +49,18 @@ impl Taking {
     }
 
     /// Takes a name in.
-    pub(super) fn add_name(&mut self, name: &str) {
-        self.hash.add(name.as_bytes());
+    pub(crate) fn add_name(&mut self, name: impl AsRef<[u8]>) {
+        self.hash.add(name.as_ref());
     }
 
     /// Takes in all that another stamp was made of.
-    pub(super) fn merge(&mut self, other: Stamp) {
+    pub(crate) fn merge(&mut self, other: Stamp) {
         self.hash.add(&other.files.to_le_bytes());
         self.newest = self.newest.max(other.newest);
     }
 
     /// The stamp of all that was taken in.
-    pub(super) fn finish(self) -> Stamp {
+    pub(crate) fn finish(self) -> Stamp {
         Stamp { files: self.hash.finish(), newest: self.newest }
     }
 }

@@ -1,31 +1,32 @@
 //! The tars of the tree: what each is made of, and a bounded cache of their recipes.
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use lru::LruCache;
-
+use super::live::{Draft, Live, Part};
+use super::memo::{Memo, Weigh, Weighed};
 use super::names::Names;
 use super::node::{ArchiveNode, ImageView, Scope};
 use super::shelf::{Loaded, Shelf};
-use super::{FRESH, Tree, journal};
+use super::{Tree, XATTR_MAX, journal};
 use crate::archive::Flavour;
 use crate::archive::export::{self, Accounts, Export, Style};
 use crate::archive::layer::layer_tar;
 use crate::archive::mtime_of;
 use crate::archive::save::{self, SavedImage};
 use crate::backing::Time;
-use crate::digest::{ChainId, ContainerId, ImageId};
+use crate::digest::{ChainId, ImageId};
 use crate::error::{Error, Result};
 use crate::overlay::Stack;
-use crate::overlay::changes::changes;
 use crate::recipe::{Recipe, Verify};
-use crate::store::{Container, Conventions, Image, LayerDir, Marks, State};
+use crate::store::{Conventions, Image, LayerDir};
 
 /// Memory that recipes may take before the least recently used go, in bytes.
 const WEIGHT: usize = 256 << 20;
 
-/// What a tar is made of. Equal values give equal bytes, but for a container's.
+/// Room for the line that says how many names there was no room for, in bytes.
+const LAST_LINE: usize = 64;
+
+/// What a tar is made of. Equal values give equal bytes, but for what may be written to.
 #[derive(Debug, Clone)]
 pub(super) enum Archive {
     /// `save.tar`: the images in order, each with the references that it is saved under.
@@ -35,10 +36,8 @@ pub(super) enum Archive {
     Image(ImageId),
     /// `layer.tar`: of an image, the layer at that place.
     Layer(ImageId, usize, ChainId),
-    /// `export.tar` of a container.
-    Container(ContainerId),
-    /// `diff.tar` of a container.
-    Diff(ContainerId),
+    /// One of files that may be written to.
+    Live(Live),
 }
 
 impl Archive {
@@ -54,83 +53,170 @@ impl Archive {
 /// A tar at one moment.
 #[derive(Debug, Clone)]
 pub(super) struct Made {
+    /// Its bytes; of a draft only their number.
     pub(super) recipe: Arc<Recipe>,
     pub(super) mtime: Time,
-    /// Moves with the bytes, where they may change under the same [`Archive`].
+    /// Moves with the bytes, where they may change under the same [`Archive`]; else 0.
     pub(super) stamp: u64,
-    made: Instant,
+    /// What its bytes are to be made of when somebody reads them.
+    pub(super) draft: Option<Arc<Draft>>,
 }
 
-/// Recipes that were made, the least recently used first to go.
+impl Made {
+    /// One that never changes.
+    fn sealed(recipe: Recipe, mtime: Time) -> Made {
+        Made { recipe: Arc::new(recipe), mtime, stamp: 0, draft: None }
+    }
+}
+
+impl Weigh for Made {
+    fn weight(&self) -> usize {
+        self.recipe.weight() + self.draft.as_ref().map_or(0, |draft| draft.weight())
+    }
+}
+
+impl Weigh for Arc<Recipe> {
+    fn weight(&self) -> usize {
+        Recipe::weight(self)
+    }
+}
+
+/// Names a tar at one moment: its store, [`Archive::key`], and a stamp.
+pub(super) type Key = (String, String, u64);
+
+/// What was made of tars, the least recently used first to go.
 #[derive(Debug)]
 pub(super) struct Archives {
     verify: Verify,
-    made: Mutex<Weighed>,
-}
-
-#[derive(Debug)]
-struct Weighed {
-    /// By store, and [`Archive::key`].
-    cache: LruCache<(String, String), Made>,
-    weight: usize,
+    /// By the stamp of the files that they were made from.
+    made: Memo<Key, Made>,
+    /// By [`Made::stamp`]: what is being read and can't be made again, since a container writes to
+    /// its files. It stays though others look at newer versions meanwhile.
+    held: Mutex<Weighed<Key, Arc<Recipe>>>,
 }
 
 impl Archives {
     pub(super) fn new(verify: Verify) -> Archives {
-        let made = Weighed { cache: LruCache::unbounded(), weight: 0 };
-        Archives { verify, made: Mutex::new(made) }
+        let held = Mutex::new(Weighed::new(WEIGHT));
+        Archives { verify, made: Memo::new(WEIGHT), held }
     }
 
-    fn get(&self, key: &(String, String)) -> Option<Made> {
-        self.made.lock().unwrap_or_else(PoisonError::into_inner).cache.get(key).cloned()
-    }
-
-    fn put(&self, key: (String, String), made: Made) {
-        let mut all = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        all.weight += made.recipe.weight();
-        if let Some((_, old)) = all.cache.push(key, made) {
-            all.weight -= old.recipe.weight();
-        }
-        while all.weight > WEIGHT && all.cache.len() > 1 {
-            if let Some((_, old)) = all.cache.pop_lru() {
-                all.weight -= old.recipe.weight();
-            }
-        }
+    fn held(&self) -> MutexGuard<'_, Weighed<Key, Arc<Recipe>>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Tree {
-    /// The bytes of a tar that was looked up.
+    /// The bytes of a tar that was looked up: of one that may change, those that it had then.
+    ///
+    /// # Errors
+    /// ESTALE where they are gone: the tar has changed since, and so many others were looked at that
+    /// it was forgotten before anybody read it.
     pub(super) fn recipe(&self, node: &ArchiveNode) -> Result<Arc<Recipe>> {
-        if let Some(recipe) = node.recent() {
+        let Some(frozen) = &node.frozen else {
+            if let Some(recipe) = node.recent() {
+                return Ok(recipe);
+            }
+            let recipe = self.made(&node.shelf, &node.archive)?.recipe;
+            node.remember(&recipe);
             return Ok(recipe);
+        };
+        let (shelf, key) = (node.shelf.name.clone(), node.archive.key());
+        let held = (shelf.clone(), key.clone(), frozen.stamp);
+        if let Some(recipe) = self.archives.held().get(&held) {
+            return Ok(Arc::clone(recipe));
         }
-        let recipe = self.made(&node.shelf, &node.archive)?.recipe;
-        node.remember(&recipe);
+        let made = match self.archives.made.get(&(shelf, key, frozen.files)) {
+            Some(made) if made.stamp == frozen.stamp => made,
+            _ => self.made(&node.shelf, &node.archive)?,
+        };
+        if made.stamp != frozen.stamp {
+            return Err(Error::stale(node.archive.key()));
+        }
+        let recipe = match &made.draft {
+            Some(draft) => self.finished(&held, &made, draft)?,
+            None => made.recipe,
+        };
+        self.archives.held().put(held, Arc::clone(&recipe));
         Ok(recipe)
     }
 
-    /// A tar as it is now; one of a container is at most [`FRESH`] old.
-    pub(super) fn made(&self, shelf: &Arc<Shelf>, archive: &Archive) -> Result<Made> {
-        let key = (shelf.name.clone(), archive.key());
-        let is_live = matches!(archive, Archive::Container(_) | Archive::Diff(_));
-        let kept = self.archives.get(&key).filter(|made| !is_live || made.made.elapsed() < FRESH);
-        let made = match kept {
-            Some(made) => made,
-            None => {
-                let made = self.make(shelf, archive)?;
-                self.archives.put(key, made.clone());
-                made
+    /// The bytes of a tar of which there was a draft, once for all who read it.
+    fn finished(&self, key: &Key, made: &Made, draft: &Draft) -> Result<Arc<Recipe>> {
+        let (shelf, name, stamp) = key;
+        let key = (shelf.clone(), format!("finished {name}"), *stamp);
+        let finished = self.archives.made.get_or_make(key, || {
+            let recipe = draft.finish()?;
+            if recipe.len() != made.recipe.len() {
+                return Err(Error::corrupt(name, "not as long as it was to be"));
+            }
+            Ok(Made { recipe: Arc::new(recipe), draft: None, ..made.clone() })
+        })?;
+        Ok(finished.recipe)
+    }
+
+    /// The value of [`super::CHANGED`]: a line for each file of a tar that reads have found changed,
+    /// `/etc/hosts`; `None` where there is none, or where nobody has read it lately.
+    pub(super) fn changed(&self, node: &ArchiveNode) -> Option<Vec<u8>> {
+        let recipe = match &node.frozen {
+            None => node.recent()?,
+            Some(frozen) => {
+                let (shelf, key) = (node.shelf.name.clone(), node.archive.key());
+                let held = (shelf.clone(), key.clone(), frozen.stamp);
+                let kept = |recipe: &Arc<Recipe>| Arc::clone(recipe);
+                let held = self.archives.held().get(&held).map(kept);
+                let made = || self.archives.made.get(&(shelf, key, frozen.files));
+                held.or_else(|| Some(made()?.recipe))?
             }
         };
-        match archive {
-            // Images share a layer's bytes, but not their time.
-            Archive::Layer(id, ..) => Ok(Made { mtime: shelf.config(*id)?.mtime(), ..made }),
-            _ => Ok(made),
+        let files = recipe.changed_files();
+        let mut lines = Vec::new();
+        for (index, file) in files.iter().enumerate() {
+            let line = escaped(&[b"/", &file.name[..]].concat());
+            if lines.len() + line.len() + LAST_LINE > XATTR_MAX {
+                let more = format!("... and {} more\n", files.len() - index);
+                lines.extend_from_slice(more.as_bytes());
+                break;
+            }
+            lines.extend_from_slice(line.as_bytes());
+            lines.push(b'\n');
+        }
+        (!lines.is_empty()).then_some(lines)
+    }
+
+    /// A tar was read to its end: nobody needs it as it was.
+    pub(super) fn let_go(&self, node: &ArchiveNode) {
+        if let Some(frozen) = &node.frozen {
+            let key = (node.shelf.name.clone(), node.archive.key(), frozen.stamp);
+            self.archives.held().remove(&key);
         }
     }
 
-    fn make(&self, shelf: &Arc<Shelf>, archive: &Archive) -> Result<Made> {
+    /// A tar as it is now; one of files that may be written to is at most [`super::CHECKED`] old.
+    pub(super) fn made(&self, shelf: &Arc<Shelf>, archive: &Archive) -> Result<Made> {
+        Ok(self.made_with_files(shelf, archive)?.0)
+    }
+
+    /// The same, and the stamp of the files that it was made from; 0 where they never change.
+    pub(super) fn made_with_files(
+        &self,
+        shelf: &Arc<Shelf>,
+        archive: &Archive,
+    ) -> Result<(Made, u64)> {
+        let files = match archive {
+            Archive::Live(live) => self.files(shelf, live)?,
+            Archive::Save { .. } | Archive::Image(_) | Archive::Layer(..) => 0,
+        };
+        let key = (shelf.name.clone(), archive.key(), files);
+        let made = self.archives.made.get_or_make(key, || self.make(shelf, archive, files))?;
+        Ok(match archive {
+            // Images share a layer's bytes, but not their time.
+            Archive::Layer(id, ..) => (Made { mtime: shelf.config(*id)?.mtime(), ..made }, files),
+            _ => (made, files),
+        })
+    }
+
+    fn make(&self, shelf: &Arc<Shelf>, archive: &Archive, files: u64) -> Result<Made> {
         match archive {
             Archive::Save { images, flavour, base } => {
                 self.make_save(shelf, images, *flavour, *base)
@@ -139,22 +225,17 @@ impl Tree {
                 let loaded = shelf.image(*id)?;
                 let stack = Stack::new(layer_dirs(&loaded.image.layers));
                 let export = export::export(&stack, &self.style(shelf, &stack))?;
-                let mtime = loaded.config.mtime();
-                Ok(self.made_of(export, Some(mtime)))
+                note_omitted(&export);
+                Ok(Made::sealed(export.recipe, loaded.config.mtime()))
             }
             Archive::Layer(id, index, _) => {
                 let loaded = shelf.image(*id)?;
                 let layer = loaded.image.layers.get(*index);
                 let layer = layer.ok_or_else(|| Error::not_found(format!("layer {index}")))?;
-                let recipe = Arc::new(layer_tar(layer, self.archives.verify)?);
-                Ok(Made { recipe, mtime: loaded.config.mtime(), stamp: 0, made: Instant::now() })
+                let recipe = layer_tar(layer, self.archives.verify)?;
+                Ok(Made::sealed(recipe, loaded.config.mtime()))
             }
-            Archive::Container(id) => {
-                let container = exportable(shelf.container(*id)?)?;
-                let stack = Stack::new(container.dirs);
-                Ok(self.made_of(export::export(&stack, &self.style(shelf, &stack))?, None))
-            }
-            Archive::Diff(id) => self.make_diff(shelf, exportable(shelf.container(*id)?)?),
+            Archive::Live(live) => self.make_live(shelf, live, files),
         }
     }
 
@@ -169,8 +250,7 @@ impl Tree {
         self.with_images(shelf, images, base.as_deref(), |images| {
             let created = images.iter().map(|image| mtime_of(image.config.created.as_ref()));
             let mtime = created.max().unwrap_or_default();
-            let recipe = Arc::new(save::save(images, flavour)?);
-            Ok(Made { recipe, mtime, stamp: 0, made: Instant::now() })
+            Ok(Made::sealed(save::save(images, flavour)?, mtime))
         })
     }
 
@@ -202,42 +282,13 @@ impl Tree {
         make(&saved.collect::<Vec<_>>())
     }
 
-    fn make_diff(&self, shelf: &Shelf, container: Container) -> Result<Made> {
-        let Some(own) = container.dirs.first() else {
-            return Err(Error::corrupt(&*container.name, "no writable layer"));
-        };
-        // The names in a diff are the host's, which no store tells: only root is known.
-        let style = self.style_with(shelf, Accounts::root_only);
-        let prefix = match own.marks {
-            Marks::Trusted => "trusted.overlay.",
-            Marks::User => "user.overlay.",
-            Marks::Complete => {
-                let new = Stack::new(container.dirs.clone());
-                let old = Stack::new(container.init_dirs);
-                let changes = changes(&new, &old, self.comparison())?;
-                return Ok(self.made_of(export::naive_diff(&new, &changes, &style)?, None));
-            }
-        };
-        let raw = Stack::new(vec![LayerDir { marks: Marks::Complete, ..own.clone() }]);
-        let below = Stack::new(container.init_dirs);
-        Ok(self.made_of(export::native_diff(&raw, &below, prefix, &style)?, None))
-    }
-
-    fn made_of(&self, export: Export, mtime: Option<Time>) -> Made {
-        for path in &export.omitted {
-            tracing::debug!("{}: left out of the archive, as Docker does", path.display());
-        }
-        let stamp = if mtime.is_some() { 0 } else { export.stamp };
-        let mtime = mtime.unwrap_or(Time { nanos: 0, ..export.newest });
-        Made { recipe: Arc::new(export.recipe), mtime, stamp, made: Instant::now() }
-    }
-
-    fn style(&self, shelf: &Shelf, stack: &Stack) -> Style {
+    /// How the engine of a store writes an export of these files.
+    pub(super) fn style(&self, shelf: &Shelf, stack: &Stack) -> Style {
         self.style_with(shelf, || Accounts::read(stack))
     }
 
     /// How the engine of a store writes the headers of an export.
-    fn style_with(&self, shelf: &Shelf, accounts: impl FnOnce() -> Accounts) -> Style {
+    pub(super) fn style_with(&self, shelf: &Shelf, accounts: impl FnOnce() -> Accounts) -> Style {
         match (shelf.store.info().conventions, self.flavour(shelf)) {
             (Conventions::Podman, _) => Style::Podman,
             (Conventions::Docker, Flavour::Docker110) => Style::Typed(accounts()),
@@ -261,13 +312,13 @@ impl Tree {
                 });
                 ("image save", named.collect())
             }
-            Archive::Container(id) => {
+            Archive::Live(Live::Container(id, Part::Export | Part::Full)) => {
                 let containers = names.as_ref().map(|names| names.containers());
                 let found = containers.into_iter().flatten().find(|one| one.id == *id);
                 let name = found.map(|container| container.name.clone()).unwrap_or_default();
                 ("container export", vec![(id.hex(), name)])
             }
-            Archive::Image(_) | Archive::Layer(..) | Archive::Diff(_) => return,
+            Archive::Live(_) | Archive::Image(_) | Archive::Layer(..) => return,
         };
         for (id, name) in ids {
             let line = serde_json::json!({
@@ -330,17 +381,24 @@ pub(super) fn layer_dirs(layers: &[crate::store::Layer]) -> Vec<LayerDir> {
     layers.last().map_or_else(Vec::new, |top| top.dirs.clone())
 }
 
-/// Refuses what an engine refuses to export.
-fn exportable(container: Container) -> Result<Container> {
-    match container.state {
-        State::Dead => Err(Error::busy(
-            format!("container {}", container.name),
-            format!("You cannot export container {} which is Dead", container.id.hex()),
-        )),
-        State::Removing => Err(Error::busy(
-            format!("container {}", container.name),
-            format!("You cannot export container {} which is being removed", container.id.hex()),
-        )),
-        _ => Ok(container),
+/// A name as one line: what is no text, or would end the line, as `\xe9` and `\n`.
+fn escaped(name: &[u8]) -> String {
+    let mut line = String::with_capacity(name.len());
+    for chunk in name.utf8_chunks() {
+        for letter in chunk.valid().chars() {
+            match letter.is_control() || letter == '\\' {
+                true => line.extend(letter.escape_default()),
+                false => line.push(letter),
+            }
+        }
+        line.extend(chunk.invalid().iter().map(|byte| format!("\\x{byte:02x}")));
+    }
+    line
+}
+
+/// Says what an archive lacks.
+pub(super) fn note_omitted(export: &Export) {
+    for path in &export.omitted {
+        tracing::debug!("{}: left out of the archive, as Docker does", path.display());
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::Tree;
 use super::archives::Archive;
+use super::live::{Live, Part};
 use super::merged::MergedTree;
 use super::node::Place;
 use super::own::OwnFiles;
@@ -14,7 +15,7 @@ use crate::backing::Time;
 use crate::digest::ContainerId;
 use crate::error::{Error, Result};
 use crate::overlay::Stack;
-use crate::overlay::changes::{Flavor, changes, text};
+use crate::overlay::changes::Flavor;
 use crate::overlay::own::OwnTree;
 use crate::store::{Container, Conventions, StoreInfo};
 use crate::time::Timestamp;
@@ -38,10 +39,13 @@ impl Tree {
             Listed::dear_directory("diff"),
             Listed::dear("diff.tar"),
             Listed::dear("export.tar"),
+            Listed::dear("full.tar"),
             Listed::file("id"),
             Listed::file("inspect.json"),
             Listed::directory("rootfs"),
+            Listed::dear("save.tar"),
             Listed::file("state"),
+            Listed::directory("volumes"),
         ];
         if !container.host_config.is_empty() {
             listed.push(Listed::file("hostconfig.json"));
@@ -64,22 +68,23 @@ impl Tree {
         let container = shelf.container(id)?;
         let mtime = created(&container);
         let document = |bytes: Vec<u8>| Some(Item::Document(bytes, mtime));
+        let archive = |part| {
+            let archive = Archive::Live(Live::Container(id, part));
+            Some(Item::Archive(shelf.clone(), archive))
+        };
         Ok(match name {
-            "changes" => {
-                let new = Stack::new(container.dirs);
-                let old = Stack::new(container.init_dirs);
-                document(text(&changes(&new, &old, self.comparison())?))
-            }
+            "changes" => document(self.container_changes(shelf, &container)?.text().to_vec()),
             "config.json" => document(container.config.to_vec()),
             "created" => document(format!("{}\n", container.created).into_bytes()),
             "diff" => {
-                let old = Stack::new(container.init_dirs);
-                let compared = |new| OwnTree::compared(new, Some(&old));
-                let (new, symlinks) = (Stack::new(container.dirs), self.options.symlinks);
+                let changes = || self.container_changes(shelf, &container);
+                let compared = |new| Ok(OwnTree::compared(new, &*changes()?));
+                let (new, symlinks) = (Stack::new(container.dirs.clone()), self.options.symlinks);
                 Some(Item::Own(OwnFiles::new(new, symlinks, mtime, compared)?))
             }
-            "diff.tar" => Some(Item::Archive(shelf.clone(), Archive::Diff(id))),
-            "export.tar" => Some(Item::Archive(shelf.clone(), Archive::Container(id))),
+            "diff.tar" => archive(Part::Diff),
+            "export.tar" => archive(Part::Export),
+            "full.tar" => archive(Part::Full),
             "hostconfig.json" if !container.host_config.is_empty() => {
                 document(container.host_config.to_vec())
             }
@@ -93,6 +98,8 @@ impl Tree {
                 let stack = Stack::new(container.dirs);
                 Some(Item::Merged(MergedTree::new(stack, self.options.symlinks, mtime)))
             }
+            "save.tar" => archive(Part::Save),
+            "volumes" => Some(Item::Place(Place::Mounts(shelf.clone(), id), mtime)),
             "state" => document(format!("{}\n", container.state.name()).into_bytes()),
             _ => None,
         })

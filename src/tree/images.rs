@@ -15,7 +15,6 @@ use crate::archive::{Flavour, history, inspect, layer};
 use crate::digest::ImageId;
 use crate::error::{Error, Result};
 use crate::overlay::Stack;
-use crate::overlay::changes::{changes, text};
 use crate::overlay::own::OwnTree;
 use crate::reference::Reference;
 use crate::store::{Layer, LayerSource};
@@ -358,8 +357,9 @@ impl Tree {
                 )
             }
             "changes" => {
-                let changes = changes(&new, &old, self.comparison())?;
-                Item::Document(text(&changes), loaded.config.mtime())
+                let key = (shelf.name.clone(), format!("layer {}", layer.chain_id), 0);
+                let changes = self.changes(key, &new, &old)?;
+                Item::Document(changes.text().to_vec(), loaded.config.mtime())
             }
             "diff" => {
                 let recorded = |new| Ok(OwnTree::recorded(new, &layer::names(layer)?));

@@ -42,10 +42,15 @@ impl Journal {
         lines.push_back(escaped);
     }
 
+    /// Notes something that is no failure, here and in the log.
+    pub(super) fn note(&self, what: &str) {
+        tracing::warn!("{what}");
+        self.push(&format!("{} {what}", now()));
+    }
+
     /// Notes a failure, here and in the log.
     pub(super) fn report(&self, error: &Error) {
-        tracing::warn!("{error}");
-        self.push(&format!("{} {error}", now()));
+        self.note(&error.to_string());
     }
 
     /// All lines, oldest first.

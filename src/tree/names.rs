@@ -110,6 +110,10 @@ impl Names {
         !self.pods.is_empty()
     }
 
+    pub(super) fn volumes(&self) -> &[String] {
+        &self.catalog.volumes
+    }
+
     pub(super) fn damaged(&self) -> impl Iterator<Item = &Arc<Error>> {
         self.catalog.damaged.iter()
     }

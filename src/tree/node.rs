@@ -72,6 +72,12 @@ pub(super) enum Place {
     Container(Arc<Shelf>, ContainerId),
     /// `pods/`, or what lies below it at these names: a namespace, a pod in it.
     Pods(Arc<Shelf>, Vec<String>),
+    /// `volumes/` of a container.
+    Mounts(Arc<Shelf>, ContainerId),
+    /// `volumes/`.
+    Volumes(Arc<Shelf>),
+    /// A volume.
+    Volume(Arc<Shelf>, String),
     /// `by-id/`.
     ById(Arc<Shelf>),
     /// `by-id/images/`.
@@ -122,29 +128,30 @@ pub(super) enum Scope {
 pub(super) struct ArchiveNode {
     pub(super) shelf: Arc<Shelf>,
     pub(super) archive: Archive,
-    /// The bytes as they were when it was looked up, where they can't be made again: those of a
-    /// container.
-    frozen: Option<Arc<Recipe>>,
+    /// What it was when it was looked up, where its files may be written to.
+    pub(super) frozen: Option<Frozen>,
     /// The recipe that the last read used, while others keep it.
     recent: Mutex<Weak<Recipe>>,
     served: AtomicU64,
     has_ended: AtomicBool,
 }
 
+/// A tar at one moment, by its stamp and that of the files that it was made from.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Frozen {
+    pub(super) stamp: u64,
+    pub(super) files: u64,
+}
+
 impl ArchiveNode {
-    pub(super) fn new(
-        shelf: Arc<Shelf>,
-        archive: Archive,
-        frozen: Option<Arc<Recipe>>,
-    ) -> ArchiveNode {
+    pub(super) fn new(shelf: Arc<Shelf>, archive: Archive, frozen: Option<Frozen>) -> ArchiveNode {
         let (served, has_ended) = (AtomicU64::new(0), AtomicBool::new(false));
         ArchiveNode { shelf, archive, frozen, recent: Mutex::default(), served, has_ended }
     }
 
     /// Its bytes, where they need not be made again.
     pub(super) fn recent(&self) -> Option<Arc<Recipe>> {
-        let recent = || self.recent.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
-        self.frozen.clone().or_else(recent)
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner).upgrade()
     }
 
     /// Keeps the way to its bytes.

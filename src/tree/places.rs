@@ -9,13 +9,14 @@ use std::sync::Arc;
 use super::archives::Archive;
 use super::inodes::Identity;
 use super::merged::MergedTree;
-use super::node::{ArchiveNode, ImageView, Node, Place, Scope};
+use super::node::{ArchiveNode, Frozen, ImageView, Node, Place, Scope};
 use super::own::OwnFiles;
 use super::shelf::Shelf;
 use super::{Attr, Child, FRESH, Tree};
 use crate::backing::{FileKind, Time};
 use crate::digest::{ContainerId, Digest, ImageId};
 use crate::error::{Error, Result};
+use crate::overlay::Entry;
 use crate::recipe::Recipe;
 
 /// What an entry of a made-up directory turns out to be.
@@ -30,6 +31,8 @@ pub(super) enum Item {
     Archive(Arc<Shelf>, Archive),
     /// The top of merged layers.
     Merged(MergedTree),
+    /// A single file of them, in their root.
+    File(MergedTree, Box<Entry>),
     /// The top of a layer's own files.
     Own(OwnFiles),
 }
@@ -62,6 +65,11 @@ impl Listed {
         Listed { name: name.into(), kind: FileKind::Directory, is_cheap: false }
     }
 
+    /// Something of any kind whose attributes take a look at the disk.
+    pub(super) fn dear_of_kind(name: impl Into<OsString>, kind: FileKind) -> Listed {
+        Listed { name: name.into(), kind, is_cheap: false }
+    }
+
     /// A symlink.
     pub(super) fn link(name: impl Into<OsString>) -> Listed {
         Listed { name: name.into(), kind: FileKind::Symlink, is_cheap: true }
@@ -82,6 +90,7 @@ fn list_store(shelf: &Shelf) -> Vec<Listed> {
     if has_pods(shelf) {
         listed.push(Listed::directory("pods"));
     }
+    listed.push(Listed::directory("volumes"));
     listed
 }
 
@@ -114,6 +123,9 @@ impl Tree {
             }
             Place::Container(shelf, id) => self.list_container(shelf, *id)?,
             Place::Pods(shelf, path) => self.list_pods(shelf, path)?,
+            Place::Mounts(shelf, id) => self.list_mounts(shelf, *id)?,
+            Place::Volumes(shelf) => self.list_volumes(shelf)?,
+            Place::Volume(..) => self.list_volume(),
             Place::ById(_) => vec![Listed::directory("containers"), Listed::directory("images")],
             Place::ImagesById(shelf) => {
                 shelf.names()?.images().map(|id| Listed::directory(id.hex())).collect()
@@ -170,6 +182,7 @@ impl Tree {
                 directory(Place::Images(shelf.clone(), String::new()))
             }
             (Place::Store(shelf), "containers") => directory(Place::Containers(shelf.clone())),
+            (Place::Store(shelf), "volumes") => directory(Place::Volumes(shelf.clone())),
             (Place::Store(shelf), "by-id") => directory(Place::ById(shelf.clone())),
             (Place::Store(shelf), "pods") if has_pods(shelf) => {
                 directory(Place::Pods(shelf.clone(), Vec::new()))
@@ -193,6 +206,9 @@ impl Tree {
             },
             (Place::Container(shelf, id), _) => self.container_item(shelf, *id, name),
             (Place::Pods(shelf, path), _) => self.pods_item(shelf, path, name),
+            (Place::Mounts(shelf, id), _) => self.mount_item(shelf, *id, name),
+            (Place::Volumes(shelf), _) => self.volume_place(shelf, name),
+            (Place::Volume(shelf, volume), _) => self.volume_item(shelf, volume, name),
             (Place::ById(shelf), "images") => directory(Place::ImagesById(shelf.clone())),
             (Place::ById(shelf), "containers") => directory(Place::ContainersById(shelf.clone())),
             (Place::ById(_), _) => Ok(None),
@@ -275,6 +291,12 @@ impl Tree {
                 let node = || Node::Merged { tree: Arc::new(tree), entry, depth: 0 };
                 Ok(self.inodes.admit(identity, parent, node, attr))
             }
+            Item::File(tree, entry) => {
+                let identity = tree.identity(parent, &entry, 1);
+                let attr = tree.attr(identity, &entry, 1)?;
+                let node = || Node::Merged { tree: Arc::new(tree), entry: *entry, depth: 1 };
+                Ok(self.inodes.admit(identity, parent, node, attr))
+            }
             Item::Own(tree) => {
                 let identity = tree.identity(parent, name);
                 let entry = tree.files().stack().root()?;
@@ -286,7 +308,7 @@ impl Tree {
     }
 
     fn admit_archive(&self, parent: u64, shelf: Arc<Shelf>, archive: Archive) -> Result<Attr> {
-        let made = self.made(&shelf, &archive)?;
+        let (made, files) = self.made_with_files(&shelf, &archive)?;
         let identity = Identity::of(&[
             b"archive",
             shelf.name.as_bytes(),
@@ -294,7 +316,7 @@ impl Tree {
             &made.stamp.to_le_bytes(),
         ]);
         let attr = self.file_attr(identity, made.recipe.len(), made.mtime);
-        let frozen = (made.stamp != 0).then_some(made.recipe);
+        let frozen = (made.stamp != 0).then_some(Frozen { stamp: made.stamp, files });
         let node = || Node::Archive(ArchiveNode::new(shelf, archive, frozen));
         Ok(self.inodes.admit(identity, parent, node, attr))
     }

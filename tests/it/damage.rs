@@ -88,6 +88,8 @@ impl Case<'_> {
         let mut after = census(&view, "by-id/images");
         after.extend(census(&view, "containers"));
         for (path, before) in self.before {
+            // What was refused before, as the archives of a container that is being removed, still is.
+            let is_lost = |path: &str| is_lost(path) && *before != Err(Errno::BUSY);
             let place = format!("{}, {verify:?}: {path}", self.what);
             match after.get(path) {
                 _ if may_change(path) && !is_lost(path) => {}
@@ -431,6 +433,7 @@ fn a_damaged_file_of_a_layer_is_never_part_of_its_tar() {
             // Merged files have no checksum: they show what the directory holds now.
             let merged = |path: &str| {
                 path.ends_with("/export.tar")
+                    || path.ends_with("/full.tar")
                     || path.ends_with("/diff.tar")
                     || path.ends_with("/changes")
                     || path.contains("/rootfs/bin")

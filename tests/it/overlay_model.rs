@@ -373,7 +373,8 @@ fn a_compared_layer_has_its_changes_only() {
     }
     let [new, old] =
         [0, 1].map(|at| Stack::new(vec![layer_dir(&dirs[at], at as u64, Marks::Complete)]));
-    let own = OwnTree::compared(new, Some(&old)).unwrap();
+    let changes = changes(&new, &old, Flavor::From28).unwrap();
+    let own = OwnTree::compared(new, &changes);
     let names = |dir: &str| {
         let entries = own.read_dir(dir.as_bytes())?;
         let names = entries.into_iter().map(|entry| entry.name.into_string().unwrap());
@@ -399,9 +400,10 @@ fn full_trees_tell_their_changes() {
             prop_assert_eq!(&snapshot::of_stack(stack), kernel);
         }
         compare_changes((&new.0, &new.1), (&old.0, &old.1))?;
-        let own = OwnTree::compared(new.0.clone(), Some(&old.0)).unwrap();
+        let changes = changes(&new.0, &old.0, Flavor::From28).unwrap();
+        let own = OwnTree::compared(new.0.clone(), &changes);
         compare_names(&old.1, &own, &new.1)?;
-        let all = OwnTree::compared(new.0, None).unwrap();
+        let all = OwnTree::full(new.0);
         compare_names(&Snapshot::from([(Vec::new(), new.1[&b""[..]].clone())]), &all, &new.1)
     });
 }
@@ -412,11 +414,9 @@ fn compare_changes(
     (old, old_tree): (&Stack, &Snapshot),
 ) -> Result<(), TestCaseError> {
     for flavor in [Flavor::UpTo27, Flavor::From28] {
-        let ours: BTreeMap<_, _> = changes(new, old, flavor)
-            .unwrap()
-            .into_iter()
-            .map(|change| (change.path, change.kind))
-            .collect();
+        let changes = changes(new, old, flavor).unwrap();
+        let ours: BTreeMap<_, _> =
+            changes.iter().map(|change| (change.path.to_vec(), change.kind)).collect();
         let naive = naive_changes(new_tree, old_tree, flavor);
         prop_assert_eq!(naive, ours, "naive left, ours right, {:?}", flavor);
     }

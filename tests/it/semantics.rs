@@ -3,6 +3,7 @@
 //! These go through the tree, without a mount; what needs a kernel is in `tests/mount/`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
@@ -13,7 +14,7 @@ use rustix::io::Errno;
 use serde_json::{Value, json};
 use stratafs::archive::Flavour;
 use stratafs::backing::{FileKind, Seek, Time};
-use stratafs::recipe::Verify;
+use stratafs::recipe::{Changed, Verify};
 use stratafs::store::{self, Source};
 use stratafs::tree::{Attr, Filter, Options, ROOT, Reader, Symlinks, Tree};
 
@@ -98,7 +99,7 @@ fn every_promise_names_its_test_and_every_test_its_promise() {
 fn the_mount_holds_images_containers_and_ids() {
     let Some(sample) = sample() else { return };
     let view = View::of(sample.path());
-    assert_eq!(view.names(""), ["README", "by-id", "containers", "images"]);
+    assert_eq!(view.names(""), ["README", "by-id", "containers", "images", "volumes"]);
     assert_eq!(view.names("images"), ["app", "app:1", "app:latest", "ghcr.io"]);
     assert_eq!(view.names("images/ghcr.io/org"), ["app", "app:v1"]);
     assert_eq!(view.names("containers"), ["web"]);
@@ -917,8 +918,225 @@ fn what_was_looked_up_stays_what_it_was_or_fails() {
     assert!(view.read_node(&now).unwrap().len() > exported.len());
     assert_ne!(view.attr("images/app:1/save.tar").unwrap().ino, save.ino);
     // A file that changed is not there any more as it was.
+    let own = view.attr("containers/web/rootfs/own").unwrap();
     fs::write(sample.web.diff.join("own"), "changed\n").unwrap();
-    assert_eq!(errno(view.read_node(&export)), Some(Errno::STALE));
+    assert_eq!(errno(view.read_node(&own)), Some(Errno::STALE));
+}
+
+/// Files in the writable layer of `web` for a test to change, and what becomes of each in an archive
+/// that was opened before.
+fn changing(sample: &Sample) -> [(&'static str, Vec<u8>); 4] {
+    for name in ["grows", "shrinks", "goes", "stays"] {
+        fs::write(sample.web.diff.join(name), [b'a'; 5000]).unwrap();
+    }
+    let cut = [vec![b'b'; 600], vec![0; 4400]].concat();
+    [
+        ("grows", vec![b'b'; 5000]),
+        ("shrinks", cut),
+        ("goes", vec![0; 5000]),
+        ("stays", vec![b'a'; 5000]),
+    ]
+}
+
+fn change(sample: &Sample) {
+    fs::write(sample.web.diff.join("grows"), [b'b'; 9000]).unwrap();
+    fs::write(sample.web.diff.join("shrinks"), [b'b'; 600]).unwrap();
+    fs::remove_file(sample.web.diff.join("goes")).unwrap();
+}
+
+#[test]
+fn an_archive_of_a_container_keeps_its_size_while_files_change() {
+    let Some(sample) = sample() else { return };
+    let expected = changing(&sample);
+    let fails = Options { changed: Changed::Fail, ..Options::default() };
+    for (options, pads) in [(Options::default(), true), (fails, false)] {
+        changing(&sample);
+        let view = View::with(sample.path(), options);
+        for name in ["export.tar", "full.tar", "diff.tar"] {
+            let archive = view.attr(&format!("containers/web/{name}")).unwrap();
+            view.range(archive.ino, 0, 512).unwrap();
+            change(&sample);
+            match (view.read_node(&archive), pads) {
+                (Ok(bytes), true) => {
+                    for (file, contents) in &expected {
+                        assert!(entry(&bytes, file) == *contents, "{name}: {file}");
+                    }
+                }
+                (Err(err), false) => assert_eq!(err.errno(), Errno::IO, "{name}"),
+                (other, _) => panic!("{name}: {other:?}"),
+            }
+            changing(&sample);
+            thread::sleep(FRESH);
+        }
+    }
+}
+
+#[test]
+fn a_file_that_changed_while_it_was_read_is_named() {
+    let Some(sample) = sample() else { return };
+    changing(&sample);
+    let view = View::of(sample.path());
+    let archive = view.attr("containers/web/export.tar").unwrap();
+    let changed = |ino: u64| {
+        let names = view.tree.xattrs(ino, ROOT_USER).unwrap();
+        let value = view.tree.xattr(ino, OsStr::new("user.stratafs.changed"), ROOT_USER);
+        assert_eq!(names.len(), usize::from(value.is_ok()));
+        value.map(|value| String::from_utf8(value).unwrap())
+    };
+    assert_eq!(errno(changed(archive.ino)), Some(Errno::NODATA));
+    view.range(archive.ino, 0, 512).unwrap();
+    change(&sample);
+    view.read_node(&archive).unwrap();
+    assert_eq!(changed(archive.ino).unwrap(), "/goes\n/grows\n/shrinks\n");
+    let errors = view.text(".stratafs/errors");
+    for (name, how) in [("grows", "changed"), ("shrinks", "cut to 600 bytes"), ("goes", "removed")]
+    {
+        let line = format!("{}/{name}: {how} while it was read", sample.web.diff.display());
+        assert!(errors.contains(&line), "{line}: {errors}");
+    }
+    assert!(!errors.contains("stays"), "{errors}");
+    thread::sleep(FRESH);
+    let now = view.attr("containers/web/export.tar").unwrap();
+    view.read_node(&now).unwrap();
+    assert_eq!(errno(changed(now.ino)), Some(Errno::NODATA), "as it is now");
+}
+
+#[test]
+fn a_container_is_saved_as_an_image_of_it() {
+    let Some(mut sample) = sample() else { return };
+    let view = View::of(sample.path());
+    let saved = view.read("containers/web/save.tar");
+    assert!(saved == view.read("containers/web/save.tar"));
+    assert!(saved == View::of(sample.path()).read("containers/web/save.tar"), "on every mount");
+    let manifest: Value = serde_json::from_slice(&entry(&saved, "manifest.json")).unwrap();
+    assert_eq!(manifest[0]["RepoTags"], json!(["web:snapshot"]));
+    let layers = manifest[0]["Layers"].as_array().unwrap();
+    let config = entry(&saved, manifest[0]["Config"].as_str().unwrap());
+    assert_eq!(manifest[0]["Config"], format!("blobs/sha256/{}", hex_of(&digest(&config))));
+    let config: Value = serde_json::from_slice(&config).unwrap();
+    for (layer, diff_id) in layers.iter().zip(config["rootfs"]["diff_ids"].as_array().unwrap()) {
+        assert_eq!(digest(&entry(&saved, layer.as_str().unwrap())), *diff_id);
+    }
+    assert_eq!(layers.len(), 3, "those of the image, and its own");
+    let own = entry(&saved, layers[2].as_str().unwrap());
+    assert!(own == view.read("containers/web/diff.tar"));
+    assert_eq!(config["container"], sample.web.id);
+    assert_eq!(config["config"]["Cmd"], json!(["/bin/sh"]));
+    let history = config["history"].as_array().unwrap();
+    assert_eq!(history.last().unwrap()["created_by"], "/bin/sh");
+    assert_eq!(history.last().unwrap()["created"], config["created"]);
+
+    // Where nothing changed, there is no layer more.
+    let image = ("app:1", sample.app.as_str());
+    let below = sample.layers[1].clone();
+    sample.root.container("Same..", image, &below, &exited(), |_| {});
+    let view = View::of(sample.path());
+    let saved = view.read("containers/Same../save.tar");
+    let manifest: Value = serde_json::from_slice(&entry(&saved, "manifest.json")).unwrap();
+    assert_eq!(manifest[0]["RepoTags"], json!(["same:snapshot"]));
+    assert_eq!(manifest[0]["Layers"].as_array().unwrap().len(), 2);
+    let config = entry(&saved, manifest[0]["Config"].as_str().unwrap());
+    let config: Value = serde_json::from_slice(&config).unwrap();
+    assert_eq!(config["history"].as_array().unwrap().last().unwrap()["empty_layer"], true);
+
+    // Bytes that go by a digest have it, or are an error.
+    let save = view.attr("containers/web/save.tar").unwrap();
+    view.range(save.ino, 0, 512).unwrap();
+    fs::write(sample.web.diff.join("own"), b"OWN\n").unwrap();
+    assert_eq!(errno(view.read_node(&save)), Some(Errno::IO));
+}
+
+/// Mounts a volume, a directory and a file into `web`; the directory that the latter two are in.
+fn mount_into(sample: &Sample, is_at_home: bool) -> tempfile::TempDir {
+    let host = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    write(host.path(), "dir/inner/file", b"bound\n");
+    write(host.path(), "dir/volume/hidden", b"hidden\n");
+    symlink("/etc", host.path().join("dir/etc")).unwrap();
+    write(host.path(), "file", b"a file\n");
+    write(sample.path(), "volumes/data/_data/kept", b"kept\n");
+    write(sample.path(), "volumes/metadata.db", b"");
+    let path = sample.path().join("containers").join(&sample.web.id).join("config.v2.json");
+    let mut config: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let source = |name: &str| host.path().join(name);
+    config["MountPoints"] = json!({
+        "/mnt/bind": { "Type": "bind", "Source": source("dir") },
+        "/mnt/bind/volume": { "Type": "volume", "Name": "data", "Driver": "local" },
+        "/bin/data": { "Type": "volume", "Name": "data", "Driver": "local", "Source": "" },
+        "/etc/file": { "Type": "bind", "Source": source("file") },
+        "/link": { "Type": "bind", "Source": source("dir/etc") },
+        "/through": { "Type": "bind", "Source": source("dir/etc/ssl") },
+        "/other": { "Type": "volume", "Name": "x", "Driver": "nfs-plugin" },
+        "/tmp": { "Type": "tmpfs" },
+    });
+    if is_at_home {
+        let own = fs::canonicalize(&path).unwrap().with_file_name("hostname");
+        config["HostnamePath"] = json!(own);
+    }
+    fs::write(&path, config.to_string()).unwrap();
+    host
+}
+
+#[test]
+fn volumes_and_binds_are_in_their_places() {
+    let Some(sample) = sample() else { return };
+    let host = mount_into(&sample, true);
+    let view = View::of(sample.path());
+    let full = view.read("containers/web/full.tar");
+    for (name, contents) in [
+        ("mnt/bind/inner/file", &b"bound\n"[..]),
+        ("mnt/bind/volume/kept", b"kept\n"),
+        ("usr/bin/data/kept", b"kept\n"),
+        ("etc/file", b"a file\n"),
+        ("own", b"own\n"),
+    ] {
+        assert_eq!(entry(&full, name), contents, "{name}");
+    }
+    let names = tar_names(&full);
+    for absent in ["mnt/bind/volume/hidden", "bin/data/kept", "through"] {
+        assert!(!names.iter().any(|name| name.trim_end_matches('/') == absent), "{absent}");
+    }
+    let unique: BTreeSet<&String> = names.iter().collect();
+    assert_eq!(unique.len(), names.len(), "each name once");
+    assert!(names.iter().all(|name| !name.starts_with("link/")), "no symlink is followed");
+    let errors = view.text(".stratafs/errors");
+    assert!(errors.contains("web/through: not in full.tar"), "{errors}");
+
+    assert_eq!(view.names("volumes"), ["data"]);
+    assert_eq!(view.names("volumes/data"), ["data", "volume.json", "volume.tar"]);
+    assert_eq!(view.text("volumes/data/data/kept"), "kept\n");
+    assert_eq!(tar_names(&view.read("volumes/data/volume.tar")), ["kept"]);
+    assert!(view.text("volumes/data/volume.json").contains(r#""Name": "data""#));
+    let mounts = ["bin-data", "etc-file", "link", "mnt-bind", "mnt-bind-volume", "through"];
+    assert_eq!(view.names("containers/web/volumes"), mounts);
+    assert_eq!(view.link("containers/web/volumes/bin-data"), "../../../volumes/data/data");
+    assert_eq!(view.text("containers/web/volumes/mnt-bind/inner/file"), "bound\n");
+    assert_eq!(view.text("containers/web/volumes/etc-file"), "a file\n");
+    assert!(view.attr("containers/web/volumes/through").is_err());
+    fs::write(host.path().join("dir/more"), "more\n").unwrap();
+    thread::sleep(FRESH);
+    assert_eq!(entry(&view.read("containers/web/full.tar"), "mnt/bind/more"), b"more\n");
+}
+
+#[test]
+fn a_bind_is_shown_only_where_the_store_is_at_home() {
+    let Some(sample) = sample() else { return };
+    let _host = mount_into(&sample, false);
+    let view = View::of(sample.path());
+    assert_eq!(view.names("containers/web/volumes"), ["bin-data", "mnt-bind-volume"]);
+    let names = tar_names(&view.read("containers/web/full.tar"));
+    assert!(names.contains(&"usr/bin/data/kept".to_owned()), "{names:?}");
+    assert!(names.contains(&"mnt/bind/volume/kept".to_owned()), "in directories made for it");
+    assert!(!names.iter().any(|name| name.contains("inner") || name == "etc/file"), "{names:?}");
+}
+
+/// The names in a tar.
+fn tar_names(bytes: &[u8]) -> Vec<String> {
+    let mut archive = tar::Archive::new(bytes);
+    let entries = archive.entries().unwrap();
+    let name = |entry: std::io::Result<tar::Entry<'_, &[u8]>>| {
+        String::from_utf8_lossy(&entry.unwrap().path_bytes()).into_owned()
+    };
+    entries.map(name).collect()
 }
 
 #[test]

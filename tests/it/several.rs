@@ -32,7 +32,7 @@ fn a_store_of_one_namespace_is_the_tree_and_of_several_each_is_one() {
         toy
     };
     let one = view(vec![toy("moby")], Options::default());
-    assert_eq!(one.names(""), ["README", "by-id", "containers", "images"]);
+    assert_eq!(one.names(""), ["README", "by-id", "containers", "images", "volumes"]);
     assert_eq!(one.names("images/moby"), ["app", "app:1"]);
 
     let both = view(vec![toy("default"), toy("k8s.io")], Options::default());
@@ -51,7 +51,7 @@ fn a_store_of_one_namespace_is_the_tree_and_of_several_each_is_one() {
     let all = view(stores, Options::default());
     assert_eq!(all.names(""), ["README", "toy", "toy-2"]);
     assert_eq!(all.names("toy"), ["README", "namespaces"]);
-    assert_eq!(all.names("toy-2"), ["README", "by-id", "containers", "images"]);
+    assert_eq!(all.names("toy-2"), ["README", "by-id", "containers", "images", "volumes"]);
     assert_eq!(all.tree.space().unwrap().total, 2000);
 }
 
@@ -75,7 +75,7 @@ fn containers_of_kubernetes_are_found_by_their_pods() {
     }
     toy.add_container("plain", app, "2024-01-03T00:00:00Z", NO_POD);
     let view = view(vec![toy], Options::default());
-    assert_eq!(view.names(""), ["README", "by-id", "containers", "images", "pods"]);
+    assert_eq!(view.names(""), ["README", "by-id", "containers", "images", "pods", "volumes"]);
     assert_eq!(view.names("pods"), ["default", "kube-system"]);
     assert_eq!(view.names("pods/default"), ["web-0"]);
     let names = view.names("pods/default/web-0");

@@ -12,6 +12,7 @@ use crate::digest::{ContainerId, ImageId};
 use crate::error::{Error, Result};
 use crate::store::files::{JSON_MAX, required};
 use crate::store::stamp::{Stamp, Taking};
+use crate::store::volumes;
 use crate::store::{Catalog, ContainerSummary};
 
 /// The list of images.
@@ -29,6 +30,7 @@ pub(super) fn stamp(roots: &Roots) -> Stamp {
             taking.add(containers.stat(list));
         }
     }
+    volumes::stamp(roots.volumes.as_ref(), &mut taking);
     taking.merge(layers::stamp(roots));
     taking.finish()
 }
@@ -42,6 +44,10 @@ pub(super) fn read(roots: &Roots) -> Catalog {
         for name in CONTAINERS {
             read_containers(containers, name, &mut taken, &mut catalog);
         }
+    }
+    match volumes::names(roots.volumes.as_ref()) {
+        Ok(names) => catalog.volumes = names,
+        Err(err) => catalog.damaged.push(Arc::new(err)),
     }
     catalog
 }

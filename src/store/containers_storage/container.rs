@@ -1,7 +1,10 @@
 //! One container, from its entry and the list of layers.
 
 use super::catalog::find_container;
+use std::path::Path;
+
 use super::layers::Layers;
+use super::mounts;
 use super::roots::Roots;
 use crate::digest::ContainerId;
 use crate::error::Result;
@@ -15,6 +18,7 @@ pub(super) fn read(
     roots: &Roots,
     layers: &Layers,
     home: &mut Home<'_>,
+    location: &Path,
     id: ContainerId,
 ) -> Result<Container> {
     let record = find_container(roots, id)?;
@@ -31,6 +35,7 @@ pub(super) fn read(
         directory: record.layer.to_string(),
         dirs,
         init_dirs,
+        mounts: mounts::read(roots, location, id)?,
     })
 }
 

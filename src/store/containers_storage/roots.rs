@@ -23,8 +23,10 @@ pub(super) struct Roots {
     pub(super) containers: Option<Root>,
     /// The driver's directory, with one directory per layer; `None` where there is none.
     home: Option<Root>,
+    /// `volumes`, which is Podman's; `None` where there is none.
+    pub(super) volumes: Option<Root>,
     seed: u64,
-    identity: [Option<Identity>; 4],
+    identity: [Option<Identity>; 5],
 }
 
 impl Roots {
@@ -35,16 +37,18 @@ impl Roots {
         let (images, layers) = (part("images")?, part("layers")?);
         let containers = if_found(part("containers"))?;
         let home = if_found(store.sub_mount(driver.home(), Access::Live))?;
+        let volumes = if_found(store.sub_mount("volumes", Access::Live))?;
         let identity = [
             identity(Some(&images))?,
             identity(Some(&layers))?,
             identity(containers.as_ref())?,
             identity(home.as_ref())?,
+            identity(volumes.as_ref())?,
         ];
         let mut seed = Fingerprint::new();
         seed.add(path.as_os_str().as_bytes());
         let (layers, seed) = (Arc::new(layers), seed.finish());
-        Ok(Roots { images, layers, containers, home, seed, identity })
+        Ok(Roots { images, layers, containers, home, volumes, seed, identity })
     }
 
     /// True where both are the very same directories: nothing was unmounted or replaced.

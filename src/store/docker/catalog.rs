@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::store::driver::Driver;
 use crate::store::files::{JSON_MAX, if_found};
 use crate::store::stamp::{Stamp, Taking};
+use crate::store::volumes;
 use crate::store::{Catalog, ContainerSummary};
 
 /// One file per image, named by its ID.
@@ -42,6 +43,7 @@ pub(super) fn stamp(roots: &Roots) -> Result<Stamp> {
             taking.add(containers.stat(Path::new(&name).join("config.v2.json")));
         }
     }
+    volumes::stamp(roots.volumes.as_ref(), &mut taking);
     Ok(taking.finish())
 }
 
@@ -60,6 +62,10 @@ pub(super) fn read(roots: &Roots, driver: Driver) -> Result<Catalog> {
     read_images(&roots.image, &mut catalog)?;
     read_references(&roots.image, &mut catalog);
     read_containers(roots, driver, &mut catalog)?;
+    match volumes::names(roots.volumes.as_ref()) {
+        Ok(names) => catalog.volumes = names,
+        Err(err) => catalog.damaged.push(Arc::new(err)),
+    }
     Ok(catalog)
 }
 

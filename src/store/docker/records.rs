@@ -6,8 +6,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::digest::{ContainerId, ImageId};
-use crate::store::State;
 use crate::store::names::is_container_name;
+use crate::store::{Mount, MountSource, State};
 
 /// Longest reference, in bytes: a name of 255, `@sha256:` and a digest, with room to spare.
 const REFERENCE_MAX: usize = 512;
@@ -92,6 +92,10 @@ pub(super) struct ContainerRecord {
     pub(super) driver: String,
     /// What it is doing.
     pub(super) state: State,
+    /// What is mounted into it, sorted by destination, binds included.
+    pub(super) mounts: Vec<Mount>,
+    /// Where the engine that wrote this has some of its own files; empty before the first run.
+    pub(super) own_paths: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -105,6 +109,19 @@ struct ContainerFile {
     driver: Option<String>,
     config: Option<RunConfig>,
     state: Option<StateFlags>,
+    mount_points: Option<BTreeMap<String, Value>>,
+    hostname_path: Option<String>,
+    hosts_path: Option<String>,
+    resolv_conf_path: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct MountPoint {
+    r#type: Option<String>,
+    name: Option<String>,
+    source: Option<String>,
+    driver: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -145,7 +162,29 @@ pub(super) fn container(id: ContainerId, json: &[u8]) -> Result<ContainerRecord,
         created: file.created.unwrap_or_default(),
         driver: file.driver.unwrap_or_default(),
         state: state(&file.state.unwrap_or_default()),
+        mounts: file.mount_points.unwrap_or_default().into_iter().filter_map(mount).collect(),
+        own_paths: [file.hostname_path, file.hosts_path, file.resolv_conf_path]
+            .into_iter()
+            .flatten()
+            .filter(|path| !path.is_empty())
+            .collect(),
     })
+}
+
+/// A mount by its destination; `None` for one whose files are not on disk, as a tmpfs, or are kept by
+/// somebody else. A volume has a name, an anonymous one no source (formats before 1.11 no type).
+fn mount((destination, point): (String, Value)) -> Option<Mount> {
+    let point: MountPoint = serde_json::from_value(point).ok()?;
+    let text = |field: Option<String>| field.filter(|text| !text.is_empty());
+    let source = match (text(point.r#type).as_deref(), text(point.name), text(point.source)) {
+        (None | Some("volume"), Some(name), _) => match point.driver.as_deref() {
+            None | Some("" | "local") => MountSource::Volume(name),
+            Some(_) => return None,
+        },
+        (None | Some("bind"), _, Some(source)) => MountSource::Bind(source.into()),
+        _ => return None,
+    };
+    Some(Mount { destination, source })
 }
 
 /// Docker's order, moby container/state.go, `StateString`.

@@ -20,8 +20,10 @@ pub(super) struct Roots {
     pub(super) containers: Option<Root>,
     /// The driver's directory, with one directory per layer; `None` where there is none.
     home: Option<Root>,
-    /// Device and inode number of the three.
-    identity: [Option<Identity>; 3],
+    /// `volumes`; `None` where there is none.
+    pub(super) volumes: Option<Root>,
+    /// Device and inode number of the four.
+    identity: [Option<Identity>; 4],
 }
 
 impl Roots {
@@ -31,9 +33,14 @@ impl Roots {
         let image = data.sub_mount("image", Access::Live)?.sub(driver.name(), Access::Live)?;
         let containers = if_found(data.sub_mount("containers", Access::Live))?;
         let home = if_found(data.sub_mount(driver.home(), Access::Live))?;
-        let identity =
-            [identity(Some(&image))?, identity(containers.as_ref())?, identity(home.as_ref())?];
-        Ok(Roots { image: Arc::new(image), containers, home, identity })
+        let volumes = if_found(data.sub_mount("volumes", Access::Live))?;
+        let identity = [
+            identity(Some(&image))?,
+            identity(containers.as_ref())?,
+            identity(home.as_ref())?,
+            identity(volumes.as_ref())?,
+        ];
+        Ok(Roots { image: Arc::new(image), containers, home, volumes, identity })
     }
 
     /// True where both are the very same directories: nothing was unmounted or replaced.

@@ -143,6 +143,7 @@ impl LayerStore for Toy {
             images: listed.map(|(id, _)| (*id, None)).collect(),
             references: self.references.clone(),
             containers: self.containers.iter().map(|(summary, _)| summary.clone()).collect(),
+            volumes: Vec::new(),
             damaged: Vec::new(),
         })
     }
@@ -194,6 +195,7 @@ impl LayerStore for Toy {
             directory: "files".to_owned(),
             dirs: vec![self.dir()],
             init_dirs: vec![self.dir()],
+            mounts: Vec::new(),
         })
     }
 

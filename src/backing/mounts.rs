@@ -2,39 +2,49 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-use super::error::{Error, Result};
-
 /// The table (proc_pid_mountinfo(5)).
-const TABLE: &str = "/proc/self/mountinfo";
+pub const TABLE: &str = "/proc/self/mountinfo";
 
 /// A line of the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Mount {
+pub struct Mount {
     /// Device number, as `MAJOR:MINOR`.
-    pub(super) device: String,
+    pub device: String,
     /// Where it is mounted, resolved.
-    pub(super) point: PathBuf,
+    pub point: PathBuf,
     /// Type of the file system, with its subtype: `fuse.stratafs`.
-    pub(super) kind: String,
+    pub kind: String,
 }
 
 impl Mount {
     /// Number of its FUSE connection, by which `/sys/fs/fuse/connections` names it.
-    pub(super) fn connection(&self) -> Option<&str> {
+    #[must_use]
+    pub fn connection(&self) -> Option<&str> {
         self.device.split_once(':').map(|(_, minor)| minor)
     }
 }
 
-/// What is mounted on the resolved path `point`; the topmost where mounts lie on each other.
-pub(super) fn topmost(point: &Path) -> Result<Option<Mount>> {
-    let table = fs::read(TABLE).map_err(|err| Error::io(TABLE, err))?;
-    Ok(parse(&table).rfind(|mount| mount.point == point))
+/// All mounts, in the order in which they were made.
+///
+/// # Errors
+/// Fails where there is no such table to be read.
+pub fn all() -> io::Result<Vec<Mount>> {
+    Ok(parse(&fs::read(TABLE)?).collect())
 }
 
-/// All mounts, in the order in which they were made; lines that make no sense are passed over.
+/// What is mounted on the resolved path `point`; the topmost where mounts lie on each other.
+///
+/// # Errors
+/// Fails where there is no such table to be read.
+pub fn topmost(point: &Path) -> io::Result<Option<Mount>> {
+    Ok(parse(&fs::read(TABLE)?).rfind(|mount| mount.point == point))
+}
+
+/// The lines of the table in their order; lines that make no sense are passed over.
 fn parse(table: &[u8]) -> impl DoubleEndedIterator<Item = Mount> {
     table.split(|&byte| byte == b'\n').filter_map(parse_line)
 }

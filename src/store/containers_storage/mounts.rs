@@ -1,0 +1,145 @@
+//! What is mounted into a container, from the description that Podman gives to the runtime at each
+//! start: `userdata/config.json` (OCI runtime-spec, config.md, "Mounts").
+//!
+//! There all is bound by path, volumes and the engine's own small files too; where the container's
+//! root is mounted tells which paths are the engine's.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::roots::Roots;
+use crate::digest::ContainerId;
+use crate::error::Result;
+use crate::store::bind::is_at_home;
+use crate::store::files::{JSON_MAX, if_found};
+use crate::store::names::is_container_name;
+use crate::store::{Mount, MountSource};
+
+/// The mounts of the container `id`, of the store at `location`. None where the container was never
+/// started, and where the description makes no sense: it must not hide the container.
+pub(super) fn read(roots: &Roots, location: &Path, id: ContainerId) -> Result<Vec<Mount>> {
+    let Some(containers) = &roots.containers else { return Ok(Vec::new()) };
+    let path = format!("{}/userdata/config.json", id.hex());
+    let Some(json) = if_found(containers.read(path, JSON_MAX))? else { return Ok(Vec::new()) };
+    Ok(match parse(&json, id) {
+        Some(found) => found.shown(location),
+        None => Vec::new(),
+    })
+}
+
+#[derive(Deserialize)]
+struct Spec {
+    root: RootFs,
+    mounts: Option<Vec<Value>>,
+}
+
+#[derive(Deserialize)]
+struct RootFs {
+    path: String,
+}
+
+#[derive(Deserialize)]
+struct SpecMount {
+    destination: String,
+    r#type: Option<String>,
+    source: Option<String>,
+}
+
+/// What a description tells.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Found {
+    /// Where the container's files were mounted: in the store of the engine that wrote this.
+    root: String,
+    mounts: Vec<Mount>,
+}
+
+impl Found {
+    /// Without the files of the host, where the store is not in its place.
+    fn shown(mut self, location: &Path) -> Vec<Mount> {
+        let is_at_home = is_at_home(location, [self.root.as_str()]);
+        self.mounts.retain(|mount| is_at_home || matches!(mount.source, MountSource::Volume(_)));
+        self.mounts.sort();
+        self.mounts
+    }
+}
+
+fn parse(json: &[u8], id: ContainerId) -> Option<Found> {
+    let spec: Spec = serde_json::from_slice(json).ok()?;
+    // `<store>/overlay/<layer>/merged`
+    let store = Path::new(&spec.root.path).ancestors().nth(3)?;
+    let mounts = spec.mounts.unwrap_or_default().into_iter();
+    let mounts = mounts.filter_map(|mount| serde_json::from_value(mount).ok());
+    let mounts = mounts.filter_map(|mount| described(mount, store, id));
+    Some(Found { mounts: mounts.collect(), root: spec.root.path })
+}
+
+fn described(mount: SpecMount, store: &Path, id: ContainerId) -> Option<Mount> {
+    if mount.r#type.as_deref() != Some("bind") {
+        return None;
+    }
+    let source = PathBuf::from(mount.source?);
+    let own = Path::new(&id.hex()).join("userdata");
+    let is_own = source.ancestors().any(|above| above.ends_with(&own));
+    let volume = source.strip_prefix(store.join("volumes")).ok();
+    let volume = volume.and_then(|rest| rest.to_str()?.strip_suffix("/_data"));
+    let source = match volume.filter(|name| is_container_name(name)) {
+        Some(name) => MountSource::Volume(name.to_owned()),
+        None if is_own || source.starts_with(store) => return None,
+        None => MountSource::Bind(source),
+    };
+    Some(Mount { destination: mount.destination, source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::Digest;
+
+    #[test]
+    fn volumes_and_binds_are_told_from_the_engine_s_own_files() {
+        let id = ContainerId(Digest::of(b"container"));
+        let hex = id.hex();
+        let bind = |to: &str, from: &str| {
+            format!(r#"{{"destination":"{to}","type":"bind","source":"{from}"}}"#)
+        };
+        let mounts = [
+            bind("/vol", "/s/volumes/nv/_data"),
+            bind("/a", "/srv/a"),
+            bind(
+                "/etc/hosts",
+                &format!("/run/containers/storage/overlay-containers/{hex}/userdata/hosts"),
+            ),
+            bind("/dev/shm", &format!("/s/overlay-containers/{hex}/userdata/shm")),
+            bind("/odd", "/s/volumes/../_data"),
+            r#"{"destination":"/proc","type":"proc","source":"proc"}"#.to_owned(),
+            "7".to_owned(),
+        ];
+        let mounts = mounts.join(",");
+        let json = format!(r#"{{"root":{{"path":"/s/overlay/x/merged"}},"mounts":[{mounts}]}}"#);
+        let found = parse(json.as_bytes(), id).unwrap();
+        let mount = |to: &str, source| Mount { destination: to.into(), source };
+        let (volume, bind) = (
+            mount("/vol", MountSource::Volume("nv".into())),
+            mount("/a", MountSource::Bind("/srv/a".into())),
+        );
+        assert_eq!(found.mounts, [volume.clone(), bind]);
+        let elsewhere = tempfile::tempdir().unwrap();
+        assert_eq!(found.shown(elsewhere.path()), [volume]);
+        for json in ["", "{}", "[]", r#"{"root":{"path":"/x"}}"#] {
+            assert_eq!(parse(json.as_bytes(), id), None, "{json}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_description_makes_it_panic(json: Vec<u8>, to: String, from: String) {
+            let id = ContainerId(Digest::of(b"container"));
+            let _ = parse(&json, id);
+            let json = serde_json::json!({ "root": { "path": &from }, "mounts": [
+                { "destination": &to, "type": "bind", "source": &from } ] });
+            let _ = parse(json.to_string().as_bytes(), id);
+        }
+    }
+}
