@@ -15,10 +15,15 @@ use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
-use crate::mount::{self, Leave, MountPoint, daemon};
+use crate::mount::{self, Leave, MountPoint, Writes, daemon};
+use crate::snapshot::{self, Snapshots};
+use crate::tree::Keeping;
 
 pub use status::{ExitStatus, Failure};
 use view::ViewArgs;
+
+/// How many snapshots a container may have, unless told otherwise.
+const SNAPSHOTS: usize = 32;
 
 /// Mounts a host's container storage as a read-only file system.
 #[derive(Debug, Parser)]
@@ -40,6 +45,12 @@ enum Command {
     Mount(MountArgs),
     /// Unmount
     Umount(UmountArgs),
+    /// Set the processes of a cgroup going again where its freezer is killed
+    #[command(name = snapshot::GUARD, hide = true)]
+    ThawIfOrphaned {
+        /// Its directory
+        cgroup: PathBuf,
+    },
 }
 
 /// What can be asked of a mount.
@@ -59,6 +70,15 @@ struct MountArgs {
     options: Vec<String>,
     #[command(flatten)]
     view: ViewArgs,
+    /// Let `mkdir containers/NAME/snapshots/SNAPSHOT` freeze a container's files, and keep them there
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+    /// Stop the processes of a container while a snapshot of it is taken
+    #[arg(long)]
+    freeze: bool,
+    /// How many snapshots a container may have (32)
+    #[arg(long, value_name = "N")]
+    snapshot_limit: Option<usize>,
     /// Taken from mount(8), and without a meaning here
     #[arg(short = 'n', hide = true)]
     no_mtab: bool,
@@ -102,6 +122,10 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<ExitCode, Failure
             mount::umount(&args.point, leave)?;
             Ok(ExitStatus::Success.into())
         }
+        Command::ThawIfOrphaned { cgroup } => {
+            snapshot::thaw_if_orphaned(&cgroup).map_err(Failure::Snapshots)?;
+            Ok(ExitStatus::Success.into())
+        }
     }
 }
 
@@ -142,8 +166,15 @@ fn mount(mut args: MountArgs) -> Result<ExitCode, Failure> {
     let opened = args.view.stores(names)?;
     let mut stores: Vec<_> = opened.iter().map(|store| store.info().path.clone()).collect();
     stores.dedup(); // namespaces of one
-    let point = MountPoint::check(point, &stores)?;
-    let tree = Arc::new(args.view.tree(opened)?);
+    let kept = keeping(&args)?;
+    let mut apart = stores.clone();
+    apart.extend(kept.as_ref().map(|kept| kept.snapshots.path().to_owned()));
+    let point = MountPoint::check(point, &apart)?;
+    let mut tree = args.view.tree(opened)?;
+    if let Some(kept) = kept {
+        tree = tree.with_snapshots(kept);
+        args.mount.writes = Writes::Asked;
+    }
     if args.mount.source.is_empty() {
         args.mount.source = match &stores[..] {
             [store] => store.to_string_lossy().into_owned(),
@@ -151,6 +182,19 @@ fn mount(mut args: MountArgs) -> Result<ExitCode, Failure> {
         };
     }
     let ready = || if daemon::is_daemon() { daemon::detach() } else { Ok(()) };
-    mount::serve(tree, &point, &args.mount, ready)?;
+    mount::serve(Arc::new(tree), &point, &args.mount, ready)?;
     Ok(ExitStatus::Success.into())
+}
+
+/// Where snapshots are kept, if anywhere.
+fn keeping(args: &MountArgs) -> Result<Option<Keeping>, Failure> {
+    let Some(state) = &args.state else {
+        return match args.freeze || args.snapshot_limit.is_some() {
+            true => Err(Failure::Usage("snapshots need a directory: name it with --state".into())),
+            false => Ok(None),
+        };
+    };
+    let limit = args.snapshot_limit.unwrap_or(SNAPSHOTS);
+    let snapshots = Snapshots::open(state, limit).map_err(Failure::Snapshots)?;
+    Ok(Some(Keeping { snapshots: Arc::new(snapshots), is_freezing: args.freeze }))
 }

@@ -123,6 +123,14 @@ fn threads() -> usize {
     thread::available_parallelism().map_or(2, NonZero::get).clamp(2, 4)
 }
 
+/// What the kernel is told about `err`, which is noted unless it is a plain answer.
+fn errno(tree: &Tree, err: &Error) -> Errno {
+    if !err.is_answer() {
+        tree.report(err);
+    }
+    Errno::from_i32(err.errno().raw_os_error())
+}
+
 #[derive(Debug)]
 struct Adapter {
     tree: Arc<Tree>,
@@ -134,10 +142,18 @@ struct Adapter {
 impl Adapter {
     /// What the kernel is told about `err`, which is noted unless it is a plain answer.
     fn errno(&self, err: &Error) -> Errno {
-        if !err.is_answer() {
-            self.tree.report(err);
+        errno(&self.tree, err)
+    }
+
+    /// Runs a handler that takes its time on a thread of its own, so that others are served
+    /// meanwhile. If it panics, or no thread can be had, its reply is dropped, and by that answers
+    /// EIO.
+    fn aside(&self, handler: impl FnOnce(&Tree) + Send + 'static) {
+        let tree = Arc::clone(&self.tree);
+        let run = move || handler(&tree);
+        if let Err(err) = thread::Builder::new().name("snapshot".into()).spawn(run) {
+            self.tree.report(&Error::io("thread", err));
         }
-        Errno::from_i32(err.errno().raw_os_error())
     }
 
     /// Runs a handler. If it panics, its reply is dropped, and by that answers EIO.
@@ -401,7 +417,7 @@ impl Filesystem for Adapter {
     }
 
     // What follows would change something. A mount with `ro` lets none of it through; these answer
-    // for the mount that is not.
+    // for one that can make snapshots.
 
     fn setattr(
         &self,
@@ -428,16 +444,24 @@ impl Filesystem for Adapter {
         reply.error(Errno::EROFS);
     }
 
-    fn mkdir(&self, _: &Request, _: INodeNo, _: &OsStr, _: u32, _: u32, reply: ReplyEntry) {
-        reply.error(Errno::EROFS);
+    fn mkdir(&self, _: &Request, parent: INodeNo, name: &OsStr, _: u32, _: u32, reply: ReplyEntry) {
+        let name = name.to_owned();
+        self.aside(move |tree| match tree.make_dir(parent.0, &name) {
+            Ok(attr) => reply.entry(&attr.ttl, &file_attr(&attr), GENERATION),
+            Err(err) => reply.error(errno(tree, &err)),
+        });
     }
 
     fn unlink(&self, _: &Request, _: INodeNo, _: &OsStr, reply: ReplyEmpty) {
         reply.error(Errno::EROFS);
     }
 
-    fn rmdir(&self, _: &Request, _: INodeNo, _: &OsStr, reply: ReplyEmpty) {
-        reply.error(Errno::EROFS);
+    fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let name = name.to_owned();
+        self.aside(move |tree| match tree.remove_dir(parent.0, &name) {
+            Ok(()) => reply.ok(),
+            Err(err) => reply.error(errno(tree, &err)),
+        });
     }
 
     fn symlink(&self, _: &Request, _: INodeNo, _: &OsStr, _: &Path, reply: ReplyEntry) {

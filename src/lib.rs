@@ -35,6 +35,7 @@ pub mod oci;
 pub mod overlay;
 pub mod recipe;
 pub mod reference;
+pub mod snapshot;
 pub mod store;
 pub mod tar;
 pub mod time;

@@ -54,6 +54,18 @@ pub struct Options {
     pub programs: Programs,
     /// Whether extended attributes are shown.
     pub xattrs: Xattrs,
+    /// Whether the kernel lets requests through that would change something.
+    pub writes: Writes,
+}
+
+/// Whether the kernel lets requests through that would change something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Writes {
+    /// No: it is mounted `ro`.
+    #[default]
+    Refused,
+    /// Yes, so that snapshots can be made; the tree refuses all else.
+    Asked,
 }
 
 /// Whether programs in a mount may be run.
@@ -129,7 +141,11 @@ fn mount(point: &Path, options: &Options) -> Result<OwnedFd> {
 
 fn mount_as_root(point: &Path, options: &Options) -> Result<OwnedFd> {
     let fuse = File::options().read(true).write(true).open("/dev/fuse").map_err(Error::Device)?;
-    let mut flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
+    let mut flags = MountFlags::NOSUID | MountFlags::NODEV;
+    match options.writes {
+        Writes::Refused => flags |= MountFlags::RDONLY,
+        Writes::Asked => {}
+    }
     match options.programs {
         Programs::Run => {}
         Programs::Refused => flags |= MountFlags::NOEXEC,
@@ -159,8 +175,12 @@ fn mount_as_user(point: &Path, options: &Options) -> Result<OwnedFd> {
         Programs::Run => "",
         Programs::Refused => ",noexec",
     };
+    let access = match options.writes {
+        Writes::Refused => "ro",
+        Writes::Asked => "rw",
+    };
     let list = format!(
-        "ro,nosuid,nodev,default_permissions,subtype=stratafs,fsname={}{programs}{}",
+        "{access},nosuid,nodev,default_permissions,subtype=stratafs,fsname={}{programs}{}",
         helper::escape(&options.source),
         allow_other(options.audience)
     );

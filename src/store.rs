@@ -321,6 +321,8 @@ pub struct Container {
     pub created: String,
     /// What it is doing.
     pub state: State,
+    /// Its first process, as its engine last wrote it; `None` where none runs, or it is not known.
+    pub pid: Option<u32>,
     /// What the engine's own file says of it, bytes as stored: `config.v2.json`, or its entry of
     /// `containers.json`.
     pub config: Arc<[u8]>,
@@ -391,6 +393,21 @@ pub enum State {
 }
 
 impl State {
+    /// The state that an engine's word means.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<State> {
+        let all = [
+            State::Created,
+            State::Running,
+            State::Paused,
+            State::Restarting,
+            State::Exited,
+            State::Removing,
+            State::Dead,
+        ];
+        all.into_iter().find(|state| state.name() == word)
+    }
+
     /// The engine's word for it.
     #[must_use]
     pub fn name(self) -> &'static str {

@@ -37,10 +37,12 @@ mod own;
 mod places;
 mod pods;
 mod shelf;
+mod snapshots;
 mod stores;
 mod volumes;
 
 pub use names::Filter;
+pub use snapshots::Keeping;
 
 use archives::{Archives, Key};
 use inodes::Inodes;
@@ -193,6 +195,7 @@ pub struct Tree {
     own_dirs: DirectoryCache<OwnEntry>,
     errors: Arc<Journal>,
     events: Journal,
+    keeping: Option<Keeping>,
     started: Time,
 }
 
@@ -210,6 +213,7 @@ impl Tree {
             merged_dirs: DirectoryCache::default(),
             own_dirs: DirectoryCache::default(),
             events: Journal::default(),
+            keeping: None,
             started: journal::clock(),
             engines: stores::arrange(stores, &options.filter, &errors),
             options,

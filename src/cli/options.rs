@@ -58,6 +58,7 @@ fn apply_word(word: &str, args: &mut MountArgs) -> Result<(), String> {
     match word {
         "allow_other" => args.mount.audience = Audience::Everybody,
         "allow_root" => args.mount.audience = Audience::OwnerAndRoot,
+        "freeze" => args.freeze = true,
         "noexec" => args.mount.programs = Programs::Refused,
         "noxattrs" => args.mount.xattrs = Xattrs::Hidden,
         "suid" | "dev" => return Err("not possible: the mount is always nosuid,nodev".into()),
@@ -77,6 +78,10 @@ fn apply_value(key: &str, value: &str, args: &mut MountArgs) -> Result<(), Strin
         "container" => args.view.containers.push(value.to_owned()),
         "namespace" => args.view.namespaces.push(value.to_owned()),
         "image-root" => args.view.image_root = Some(value.into()),
+        "state" => args.state = Some(value.into()),
+        "snapshot-limit" => {
+            args.snapshot_limit = Some(value.parse().map_err(|_| "not a number".to_owned())?);
+        }
         "fsname" => args.mount.source = value.to_owned(),
         "subtype" if value == "stratafs" => {}
         "subtype" => return Err("the subtype is always stratafs".into()),
@@ -146,7 +151,7 @@ mod tests {
             "allow_other,noexec,noxattrs,flavour=docker-1.10,verify=always,changed=fail,\
              symlinks=rebase,\
              image=a*,image=b\\,c,container=web,namespace=k8s.io,image-root=/mnt/disk,\
-             fsname=my store",
+             state=/srv/kept,freeze,snapshot-limit=7,fsname=my store",
         )
         .unwrap();
         assert_eq!(args.mount.audience, Audience::Everybody);
@@ -160,6 +165,8 @@ mod tests {
         assert_eq!(args.view.containers, ["web"]);
         assert_eq!(args.view.namespaces, ["k8s.io"]);
         assert_eq!(args.view.image_root, Some("/mnt/disk".into()));
+        assert_eq!((args.state, args.freeze), (Some("/srv/kept".into()), true));
+        assert_eq!(args.snapshot_limit, Some(7));
         assert_eq!(args.mount.source, "my store");
         let audience = apply_to_default("allow_root").unwrap().mount.audience;
         assert_eq!(audience, Audience::OwnerAndRoot);

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use rustix::io::Errno;
 
+use crate::error::Error;
 use crate::mount::error::Error as MountError;
 use crate::store::OpenError;
 
@@ -58,6 +59,8 @@ pub enum Failure {
     Mount(MountError),
     /// A store.
     Store(OpenError),
+    /// The directory of snapshots.
+    Snapshots(Error),
     /// No store was named, and none was found: on this host, or on that disk.
     NoStore(Option<PathBuf>),
     /// No store has that namespace.
@@ -78,6 +81,7 @@ impl Failure {
             Failure::NoStore(_) | Failure::NoNamespace { .. } => ExitStatus::StoreMissing,
             Failure::Mount(err) => mount_status(err),
             Failure::Store(err) => store_status(err),
+            Failure::Snapshots(_) => ExitStatus::Failure,
         }
     }
 }
@@ -131,6 +135,7 @@ impl fmt::Display for Failure {
                 )
             }
             Failure::Store(err) => write!(f, "{err}"),
+            Failure::Snapshots(err) => write!(f, "{err}"),
         }
     }
 }
@@ -140,6 +145,7 @@ impl std::error::Error for Failure {
         match self {
             Failure::Mount(err) => Some(err),
             Failure::Store(err) => Some(err),
+            Failure::Snapshots(err) => Some(err),
             Failure::Usage(_) | Failure::NoStore(_) | Failure::NoNamespace { .. } => None,
         }
     }

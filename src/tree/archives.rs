@@ -312,9 +312,10 @@ impl Tree {
                 });
                 ("image save", named.collect())
             }
-            Archive::Live(Live::Container(id, Part::Export | Part::Full)) => {
+            Archive::Live(Live::Container(moment, Part::Export | Part::Full)) => {
+                let id = moment.id;
                 let containers = names.as_ref().map(|names| names.containers());
-                let found = containers.into_iter().flatten().find(|one| one.id == *id);
+                let found = containers.into_iter().flatten().find(|one| one.id == id);
                 let name = found.map(|container| container.name.clone()).unwrap_or_default();
                 ("container export", vec![(id.hex(), name)])
             }

@@ -10,6 +10,7 @@ use super::node::Place;
 use super::own::OwnFiles;
 use super::places::{Item, Listed};
 use super::shelf::Shelf;
+use super::snapshots::Moment;
 use crate::archive::{Flavour, inspect, mtime_of};
 use crate::backing::Time;
 use crate::digest::ContainerId;
@@ -23,15 +24,15 @@ use crate::time::Timestamp;
 impl Tree {
     pub(super) fn container_place(&self, shelf: &Arc<Shelf>, id: ContainerId) -> Result<Item> {
         let created = shelf.container(id).map_or(self.started, |container| created(&container));
-        Ok(Item::Place(Place::Container(shelf.clone(), id), created))
+        Ok(Item::Place(Place::Container(shelf.clone(), Moment::now(id)), created))
     }
 
     pub(super) fn list_container(
         &self,
         shelf: &Arc<Shelf>,
-        id: ContainerId,
+        moment: &Moment,
     ) -> Result<Vec<Listed>> {
-        let container = shelf.container(id)?;
+        let container = self.container(shelf, moment)?;
         let mut listed = vec![
             Listed::dear("changes"),
             Listed::file("config.json"),
@@ -47,6 +48,11 @@ impl Tree {
             Listed::file("state"),
             Listed::directory("volumes"),
         ];
+        match &moment.snapshot {
+            None if self.has_snapshots() => listed.push(Listed::directory("snapshots")),
+            None => {}
+            Some(_) => listed.push(Listed::directory("changes-since")),
+        }
         if !container.host_config.is_empty() {
             listed.push(Listed::file("hostconfig.json"));
         }
@@ -62,14 +68,14 @@ impl Tree {
     pub(super) fn container_item(
         &self,
         shelf: &Arc<Shelf>,
-        id: ContainerId,
+        moment: &Moment,
         name: &str,
     ) -> Result<Option<Item>> {
-        let container = shelf.container(id)?;
+        let container = self.container(shelf, moment)?;
         let mtime = created(&container);
         let document = |bytes: Vec<u8>| Some(Item::Document(bytes, mtime));
         let archive = |part| {
-            let archive = Archive::Live(Live::Container(id, part));
+            let archive = Archive::Live(Live::Container(moment.clone(), part));
             Some(Item::Archive(shelf.clone(), archive))
         };
         Ok(match name {
@@ -88,8 +94,8 @@ impl Tree {
             "hostconfig.json" if !container.host_config.is_empty() => {
                 document(container.host_config.to_vec())
             }
-            "id" => document(format!("{}\n", id.hex()).into_bytes()),
-            "image" => self.image_link(shelf, &container)?,
+            "id" => document(format!("{}\n", moment.id.hex()).into_bytes()),
+            "image" => self.image_link(shelf, moment, &container)?,
             "inspect.json" => document(self.inspect_container(shelf, &container)?),
             "layers" => {
                 container.image.map(|image| Item::Place(Place::Layers(shelf.clone(), image), mtime))
@@ -99,7 +105,14 @@ impl Tree {
                 Some(Item::Merged(MergedTree::new(stack, self.options.symlinks, mtime)))
             }
             "save.tar" => archive(Part::Save),
-            "volumes" => Some(Item::Place(Place::Mounts(shelf.clone(), id), mtime)),
+            "volumes" => Some(Item::Place(Place::Mounts(shelf.clone(), moment.clone()), mtime)),
+            "snapshots" if self.has_snapshots() && moment.snapshot.is_none() => {
+                Some(Item::Place(Place::Snapshots(shelf.clone(), moment.id), mtime))
+            }
+            "changes-since" if moment.snapshot.is_some() => {
+                let place = Place::ChangesSince(shelf.clone(), moment.clone());
+                Some(Item::Place(place, self.taken(moment)?))
+            }
             "state" => document(format!("{}\n", container.state.name()).into_bytes()),
             _ => None,
         })
@@ -107,16 +120,22 @@ impl Tree {
 
     /// To the name in the container's config if it still names the image, else to the image's
     /// first name, else to `by-id/`.
-    fn image_link(&self, shelf: &Arc<Shelf>, container: &Container) -> Result<Option<Item>> {
+    fn image_link(
+        &self,
+        shelf: &Arc<Shelf>,
+        moment: &Moment,
+        container: &Container,
+    ) -> Result<Option<Item>> {
         let names = shelf.names()?;
         let Some(image) = container.image.filter(|image| names.has_image(*image)) else {
             return Ok(None);
         };
         let named = names.reference_of(&container.image_name, image);
         let name = named.or_else(|| names.references_to(image).next().map(str::to_owned));
+        let top = if moment.snapshot.is_some() { "../../../.." } else { "../.." };
         Ok(Some(Item::Link(match name {
-            Some(name) => format!("../../images/{name}"),
-            None => format!("../../by-id/images/{}", image.hex()),
+            Some(name) => format!("{top}/images/{name}"),
+            None => format!("{top}/by-id/images/{}", image.hex()),
         })))
     }
 

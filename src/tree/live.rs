@@ -22,12 +22,13 @@ use sha2::{Digest as _, Sha256};
 use super::archives::{Archive, Key, Made, note_omitted};
 use super::memo::Weigh;
 use super::shelf::{Loaded, Shelf};
+use super::snapshots::Moment;
 use super::{CHECKED, Tree};
 use crate::archive::Flavour;
 use crate::archive::commit::{self, Commit};
 use crate::archive::export::{self, Accounts, Export, Mounted, Style};
 use crate::backing::{Access, Fingerprint, Root, Time};
-use crate::digest::{ContainerId, DiffId, Digest};
+use crate::digest::{DiffId, Digest};
 use crate::error::{Error, Result};
 use crate::overlay::Stack;
 use crate::overlay::changes::{Changes, changes};
@@ -44,7 +45,7 @@ const HOST: &str = "/";
 #[derive(Debug, Clone)]
 pub(super) enum Live {
     /// One of a container.
-    Container(ContainerId, Part),
+    Container(Moment, Part),
     /// `volume.tar`.
     Volume(String),
 }
@@ -147,15 +148,16 @@ impl Tree {
     /// # Errors
     /// EBUSY for a container that can't be exported; and as the store.
     pub(super) fn files(&self, shelf: &Shelf, live: &Live) -> Result<u64> {
-        let (id, part) = match live {
-            Live::Container(id, part) => (*id, *part),
+        let (moment, part) = match live {
+            Live::Container(moment, part) => (moment, *part),
             Live::Volume(name) => {
                 let source = Source { dir: shelf.store.volume(name)?.data, file: None };
                 return self.stamp(&source);
             }
         };
-        let container = exportable(shelf.container(id)?)?;
+        let container = exportable(self.container(shelf, moment)?)?;
         let mut all = Fingerprint::new();
+        all.add(moment.subject().as_bytes());
         all.add(&self.own_files(&container)?.to_le_bytes());
         match part {
             Part::Export | Part::Diff => {}
@@ -184,7 +186,10 @@ impl Tree {
         container: &Container,
     ) -> Result<Arc<Changes>> {
         let files = self.own_files(container)?;
-        let key = (shelf.name.clone(), format!("container {}", container.id.hex()), files);
+        // A snapshot's files are those of a directory of its own.
+        let own = container.dirs.first().map_or(0, |dir| dir.identity);
+        let key = format!("container {} {own:x}", container.id.hex());
+        let key = (shelf.name.clone(), key, files);
         let new = Stack::new(container.dirs.clone());
         let old = Stack::new(container.init_dirs.clone());
         self.changes(key, &new, &old)
@@ -222,14 +227,14 @@ impl Tree {
 
     /// Makes an archive whose files have the stamp `files`.
     pub(super) fn make_live(&self, shelf: &Arc<Shelf>, live: &Live, files: u64) -> Result<Made> {
-        let (id, part) = match live {
-            Live::Container(id, part) => (*id, *part),
+        let (moment, part) = match live {
+            Live::Container(moment, part) => (moment, *part),
             Live::Volume(name) => {
                 let stack = Stack::new(vec![shelf.store.volume(name)?.data]);
                 return Ok(self.live(export::export(&stack, &Style::Podman)?, files));
             }
         };
-        let container = exportable(shelf.container(id)?)?;
+        let container = exportable(self.container(shelf, moment)?)?;
         match part {
             Part::Export => {
                 let stack = Stack::new(container.dirs);
@@ -347,7 +352,7 @@ fn mounted(at: Vec<u8>, source: Source) -> Result<Mounted> {
 }
 
 /// Refuses what an engine refuses to export.
-fn exportable(container: Container) -> Result<Container> {
+pub(super) fn exportable(container: Container) -> Result<Container> {
     match container.state {
         State::Dead => Err(Error::busy(
             format!("container {}", container.name),

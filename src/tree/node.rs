@@ -8,6 +8,7 @@ use super::layout::{LayoutView, Level};
 use super::merged::MergedTree;
 use super::own::OwnFiles;
 use super::shelf::Shelf;
+use super::snapshots::Moment;
 use super::stores::Engine;
 use crate::digest::{ContainerId, ImageId};
 use crate::overlay::Entry;
@@ -69,11 +70,15 @@ pub(super) enum Place {
     /// `containers/`.
     Containers(Arc<Shelf>),
     /// A container.
-    Container(Arc<Shelf>, ContainerId),
+    Container(Arc<Shelf>, Moment),
     /// `pods/`, or what lies below it at these names: a namespace, a pod in it.
     Pods(Arc<Shelf>, Vec<String>),
     /// `volumes/` of a container.
-    Mounts(Arc<Shelf>, ContainerId),
+    Mounts(Arc<Shelf>, Moment),
+    /// `snapshots/` of a container.
+    Snapshots(Arc<Shelf>, ContainerId),
+    /// `changes-since/` of a snapshot.
+    ChangesSince(Arc<Shelf>, Moment),
     /// `volumes/`.
     Volumes(Arc<Shelf>),
     /// A volume.
@@ -96,7 +101,7 @@ impl Place {
         match self {
             Place::Image(view) => view.id.hex(),
             Place::Layout(layout, _) => layout.base.map(|base| base.hex()).unwrap_or_default(),
-            Place::Container(_, id) => id.hex(),
+            Place::Container(_, moment) => moment.subject(),
             _ => String::new(),
         }
     }

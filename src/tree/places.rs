@@ -121,9 +121,11 @@ impl Tree {
                 let containers = names.containers().iter();
                 containers.map(|container| Listed::directory(&container.name)).collect()
             }
-            Place::Container(shelf, id) => self.list_container(shelf, *id)?,
+            Place::Container(shelf, moment) => self.list_container(shelf, moment)?,
             Place::Pods(shelf, path) => self.list_pods(shelf, path)?,
-            Place::Mounts(shelf, id) => self.list_mounts(shelf, *id)?,
+            Place::Mounts(shelf, moment) => self.list_mounts(shelf, moment)?,
+            Place::Snapshots(_, id) => self.list_snapshots(*id)?,
+            Place::ChangesSince(_, moment) => self.list_others(moment)?,
             Place::Volumes(shelf) => self.list_volumes(shelf)?,
             Place::Volume(..) => self.list_volume(),
             Place::ById(_) => vec![Listed::directory("containers"), Listed::directory("images")],
@@ -204,9 +206,11 @@ impl Tree {
                 Some(id) => self.container_place(shelf, id).map(Some),
                 None => Ok(None),
             },
-            (Place::Container(shelf, id), _) => self.container_item(shelf, *id, name),
+            (Place::Container(shelf, moment), _) => self.container_item(shelf, moment, name),
             (Place::Pods(shelf, path), _) => self.pods_item(shelf, path, name),
-            (Place::Mounts(shelf, id), _) => self.mount_item(shelf, *id, name),
+            (Place::Mounts(shelf, moment), _) => self.mount_item(shelf, moment, name),
+            (Place::Snapshots(shelf, id), _) => self.snapshot_item(shelf, *id, name),
+            (Place::ChangesSince(shelf, moment), _) => self.changes_since(shelf, moment, name),
             (Place::Volumes(shelf), _) => self.volume_place(shelf, name),
             (Place::Volume(shelf, volume), _) => self.volume_item(shelf, volume, name),
             (Place::ById(shelf), "images") => directory(Place::ImagesById(shelf.clone())),
@@ -259,7 +263,10 @@ impl Tree {
         match item {
             Item::Place(place, mtime) => {
                 let identity = Identity::of_name(parent, name, place.subject().as_bytes());
-                let attr = self.directory_attr(identity.ino(), mtime);
+                let mut attr = self.directory_attr(identity.ino(), mtime);
+                if matches!(place, Place::Snapshots(..)) {
+                    attr.permissions = 0o755; // the owner may `mkdir`
+                }
                 Ok(self.inodes.admit(identity, parent, || Node::Place(place), attr))
             }
             Item::Document(bytes, mtime) => {

@@ -12,9 +12,10 @@ use super::names::cut;
 use super::node::Place;
 use super::places::{Item, Listed};
 use super::shelf::Shelf;
+use super::snapshots::Moment;
 use crate::archive::inspect;
 use crate::backing::{FileKind, Time};
-use crate::digest::{ContainerId, Digest};
+use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::overlay::{Entry, Stack};
 use crate::store::{Mount, MountSource};
@@ -62,8 +63,8 @@ impl Tree {
     }
 
     /// One entry for each mount: a link to a volume, else the files themselves.
-    pub(super) fn list_mounts(&self, shelf: &Shelf, id: ContainerId) -> Result<Vec<Listed>> {
-        let mounts = by_name(shelf.container(id)?.mounts);
+    pub(super) fn list_mounts(&self, shelf: &Shelf, moment: &Moment) -> Result<Vec<Listed>> {
+        let mounts = by_name(self.container(shelf, moment)?.mounts);
         Ok(mounts.iter().map(|(name, mount)| self.list_mount(shelf, name, mount)).collect())
     }
 
@@ -81,10 +82,10 @@ impl Tree {
     pub(super) fn mount_item(
         &self,
         shelf: &Shelf,
-        id: ContainerId,
+        moment: &Moment,
         name: &str,
     ) -> Result<Option<Item>> {
-        let mut mounts = by_name(shelf.container(id)?.mounts);
+        let mut mounts = by_name(self.container(shelf, moment)?.mounts);
         let Some(mount) = mounts.remove(name) else { return Ok(None) };
         match &mount.source {
             MountSource::Volume(volume) => {

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The modules from the top down. One may use those that stand below its line, and none beside it.
-const LAYERS: [&[&str]; 14] = [
+const LAYERS: [&[&str]; 15] = [
     &["main"],
     &["cli"],
     &["mount"],
@@ -16,6 +16,7 @@ const LAYERS: [&[&str]; 14] = [
     &["bolt", "tar"],
     &["oci", "recipe", "reference"],
     &["json"],
+    &["snapshot"],
     &["time"],
     &["backing"],
     &["digest", "error"],

@@ -7,6 +7,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,8 +16,9 @@ use serde_json::{Value, json};
 use stratafs::archive::Flavour;
 use stratafs::backing::{FileKind, Seek, Time};
 use stratafs::recipe::{Changed, Verify};
+use stratafs::snapshot::Snapshots;
 use stratafs::store::{self, Source};
-use stratafs::tree::{Attr, Filter, Options, ROOT, Reader, Symlinks, Tree};
+use stratafs::tree::{Attr, Filter, Keeping, Options, ROOT, Reader, Symlinks, Tree};
 
 use crate::stores::golden::{self, VFS_20};
 use crate::stores::handmade::{
@@ -812,6 +814,113 @@ fn symlinks_stay_inside_with_rebase() {
         |options: Options| View::with(sample.path(), options).read("images/app:1/export.tar");
     let rebased = Options { symlinks: Symlinks::Rebase, ..Options::default() };
     assert!(exported(rebased) == exported(Options::default()), "archives keep what is stored");
+}
+
+// Snapshots.
+
+/// A view of the sample in which snapshots can be made.
+fn keeping_view(sample: &Sample, state: &Path) -> View {
+    let snapshots = Snapshots::open(state, 9).unwrap();
+    let keeping = Keeping { snapshots: Arc::new(snapshots), is_freezing: false };
+    let View { tree } = View::of(sample.path());
+    View { tree: tree.with_snapshots(keeping) }
+}
+
+#[test]
+fn a_snapshot_is_a_container_that_never_changes() {
+    let Some(sample) = sample() else { return };
+    let state = tempfile::tempdir().unwrap();
+    let view = keeping_view(&sample, state.path());
+    let place = view.attr("containers/web/snapshots").unwrap();
+    assert_eq!((place.permissions, view.names("containers/web/snapshots").len()), (0o755, 0));
+    view.tree.make_dir(place.ino, "one".as_ref()).unwrap();
+    let one = "containers/web/snapshots/one";
+    let own = ["changes", "diff.tar", "export.tar", "save.tar", "rootfs/own", "config.json"];
+    let seen = || own.map(|name| view.read(&format!("{one}/{name}")));
+    let before = seen();
+    for (name, bytes) in own.iter().zip(&before) {
+        assert!(*bytes == view.read(&format!("containers/web/{name}")), "{name}");
+    }
+    write(&sample.web.diff, "own", b"other\n");
+    write(&sample.web.diff, "new", b"new\n");
+    fs::remove_file(sample.web.diff.join("etc/shadow")).unwrap();
+    thread::sleep(FRESH);
+    assert_eq!(view.read("containers/web/rootfs/own"), b"other\n");
+    assert!(seen() == before);
+    assert_eq!(errno(view.attr(&format!("{one}/rootfs/new"))), Some(Errno::NOENT));
+    assert_eq!(view.link(&format!("{one}/image")), "../../../../images/app:1");
+}
+
+#[test]
+fn two_snapshots_of_a_container_are_compared() {
+    let Some(sample) = sample() else { return };
+    let state = tempfile::tempdir().unwrap();
+    let view = keeping_view(&sample, state.path());
+    let place = view.attr("containers/web/snapshots").unwrap().ino;
+    view.tree.make_dir(place, "one".as_ref()).unwrap();
+    write(&sample.web.diff, "etc/new", b"new\n");
+    fs::remove_file(sample.web.diff.join("own")).unwrap();
+    view.tree.make_dir(place, "two".as_ref()).unwrap();
+    let since = |new: &str, old: &str| {
+        view.text(&format!("containers/web/snapshots/{new}/changes-since/{old}"))
+    };
+    assert_eq!(view.names("containers/web/snapshots/two/changes-since"), ["one"]);
+    assert_eq!(since("two", "one"), "C /etc\nA /etc/new\nD /own\n");
+    assert_eq!(since("one", "two"), "C /etc\nD /etc/new\nA /own\n");
+    assert_eq!(since("one", "one"), "");
+}
+
+#[test]
+fn only_snapshots_can_be_made_and_removed() {
+    let Some(sample) = sample() else { return };
+    let state = tempfile::tempdir().unwrap();
+    let view = keeping_view(&sample, state.path());
+    let ino = |path: &str| view.attr(path).unwrap().ino;
+    let make = |path: &str, name: &str| errno(view.tree.make_dir(ino(path), name.as_ref()));
+    let remove = |path: &str, name: &str| errno(view.tree.remove_dir(ino(path), name.as_ref()));
+    let snapshots = "containers/web/snapshots";
+    assert_eq!(make(snapshots, "one"), None);
+    assert_eq!(make(snapshots, "one"), Some(Errno::EXIST));
+    assert_eq!(make(snapshots, ".one"), Some(Errno::INVAL));
+    for path in ["", "images", "containers", "containers/web", "containers/web/rootfs"] {
+        assert_eq!(make(path, "new"), Some(Errno::ROFS), "{path}");
+    }
+    let inside = format!("{snapshots}/one");
+    assert_eq!(make(&inside, "new"), Some(Errno::ROFS));
+    assert_eq!(remove(&inside, "rootfs"), Some(Errno::ROFS));
+    assert_eq!(remove("containers", "web"), Some(Errno::ROFS));
+    assert_eq!(remove(snapshots, "two"), Some(Errno::NOENT));
+    let gone = ino(&format!("{inside}/rootfs"));
+    assert_eq!(remove(snapshots, "one"), None);
+    assert_eq!(errno(view.attr(&inside)), Some(Errno::NOENT));
+    // Another of the same name is another directory.
+    assert_eq!(make(snapshots, "one"), None);
+    assert_ne!(ino(&format!("{inside}/rootfs")), gone);
+    // Without a directory for them there is none.
+    let view = View::of(sample.path());
+    assert!(!view.names("containers/web").contains(&"snapshots".to_owned()));
+    let made = view.tree.make_dir(view.attr("containers/web").unwrap().ino, "one".as_ref());
+    assert_eq!(errno(made), Some(Errno::ROFS));
+}
+
+#[test]
+fn snapshots_are_whole_after_a_remount() {
+    let Some(sample) = sample() else { return };
+    let state = tempfile::tempdir().unwrap();
+    let export = "containers/web/snapshots/one/export.tar";
+    let before = {
+        let view = keeping_view(&sample, state.path());
+        let place = view.attr("containers/web/snapshots").unwrap().ino;
+        view.tree.make_dir(place, "one".as_ref()).unwrap();
+        (view.read(export), view.attr(export).unwrap())
+    };
+    // What a daemon that was killed left.
+    let half = state.path().join(".making/1-1/diff");
+    fs::create_dir_all(&half).unwrap();
+    let view = keeping_view(&sample, state.path());
+    assert!(!half.exists());
+    assert_eq!(view.names("containers/web/snapshots"), ["one"]);
+    assert!((view.read(export), view.attr(export).unwrap()) == before);
 }
 
 // Rules 11 and 13.

@@ -30,6 +30,7 @@ pub(super) fn read(
         image_name: record.image_name,
         created: record.created,
         state: if dirs.is_empty() { State::Removing } else { State::Exited },
+        pid: None,
         config: record.json,
         host_config: Vec::new().into(),
         directory: record.layer.to_string(),

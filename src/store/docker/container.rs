@@ -46,6 +46,7 @@ pub(super) fn read(
         image_name: record.image_name,
         created: record.created,
         state,
+        pid: record.pid,
         config: config.into(),
         host_config: host_config.unwrap_or_default().into(),
         directory: files.directory,

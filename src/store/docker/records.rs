@@ -92,6 +92,8 @@ pub(super) struct ContainerRecord {
     pub(super) driver: String,
     /// What it is doing.
     pub(super) state: State,
+    /// Its first process; `None` where none runs.
+    pub(super) pid: Option<u32>,
     /// What is mounted into it, sorted by destination, binds included.
     pub(super) mounts: Vec<Mount>,
     /// Where the engine that wrote this has some of its own files; empty before the first run.
@@ -139,6 +141,7 @@ struct StateFlags {
     removal_in_progress: bool,
     dead: bool,
     started_at: Option<String>,
+    pid: Value,
 }
 
 /// Parses the `config.v2.json` of the container `id`.
@@ -147,6 +150,7 @@ pub(super) fn container(id: ContainerId, json: &[u8]) -> Result<ContainerRecord,
     if ContainerId::from_hex(&file.id) != Ok(id) {
         return Err("describes another container".to_owned());
     }
+    let flags = file.state.unwrap_or_default();
     let name = file.name.strip_prefix('/').unwrap_or(&file.name);
     if !is_container_name(name) {
         return Err("not a container name".to_owned());
@@ -161,7 +165,8 @@ pub(super) fn container(id: ContainerId, json: &[u8]) -> Result<ContainerRecord,
         image_name: file.config.and_then(|config| config.image).unwrap_or_default(),
         created: file.created.unwrap_or_default(),
         driver: file.driver.unwrap_or_default(),
-        state: state(&file.state.unwrap_or_default()),
+        state: state(&flags),
+        pid: flags.pid.as_u64().and_then(|pid| u32::try_from(pid).ok()).filter(|&pid| pid > 0),
         mounts: file.mount_points.unwrap_or_default().into_iter().filter_map(mount).collect(),
         own_paths: [file.hostname_path, file.hosts_path, file.resolv_conf_path]
             .into_iter()

@@ -190,6 +190,7 @@ impl LayerStore for Toy {
             image_name: String::new(),
             created: created.clone(),
             state: State::Running,
+            pid: None,
             config: b"{}"[..].into(),
             host_config: b""[..].into(),
             directory: "files".to_owned(),
