@@ -315,6 +315,12 @@ impl BackingFile {
         &self.stat
     }
 
+    /// Its descriptor, for system calls that copy without reading.
+    #[must_use]
+    pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.file.as_fd())
+    }
+
     /// Its attributes at this moment.
     ///
     /// # Errors

@@ -1,8 +1,18 @@
 //! The command line: what was asked for, and how the process ends.
 
+mod cat;
+mod copy_tree;
+mod cp;
+mod ls;
 mod options;
+mod paths;
+mod pour;
+mod progress;
+mod sink;
 mod source;
+mod stat;
 mod status;
+mod stores;
 mod view;
 
 use std::ffi::OsString;
@@ -45,6 +55,16 @@ enum Command {
     Mount(MountArgs),
     /// Unmount
     Umount(UmountArgs),
+    /// List the stores that are found, and what of them can't be read
+    Stores(stores::StoresArgs),
+    /// List what a mount would show, without mounting
+    Ls(ls::LsArgs),
+    /// Print files that a mount would show, without mounting
+    Cat(cat::CatArgs),
+    /// Copy files that a mount would show, without mounting
+    Cp(cp::CpArgs),
+    /// Tell size, owner, times of what a mount would show, without mounting
+    Stat(stat::StatArgs),
     /// Set the processes of a cgroup going again where its freezer is killed
     #[command(name = snapshot::GUARD, hide = true)]
     ThawIfOrphaned {
@@ -117,6 +137,11 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<ExitCode, Failure
     start_log(&cli);
     match cli.command {
         Command::Mount(args) => mount(args),
+        Command::Stores(args) => stores::run(&args),
+        Command::Ls(args) => ls::run(&args),
+        Command::Cat(args) => cat::run(&args),
+        Command::Cp(args) => cp::run(&args, cli.quiet),
+        Command::Stat(args) => stat::run(&args),
         Command::Umount(args) => {
             let leave = if args.lazy { Leave::Detached } else { Leave::Unused };
             mount::umount(&args.point, leave)?;

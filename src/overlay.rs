@@ -105,6 +105,24 @@ pub(crate) fn parent_and_name(path: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
+/// The entry at `path` in a tree, through no symlink. A stack without layers is an empty tree.
+pub(crate) fn find(stack: &Stack, path: &[u8]) -> Result<Option<Entry>> {
+    if stack.layers().is_empty() {
+        return Ok(None);
+    }
+    let mut entry = stack.root()?;
+    for part in path.split(|&byte| byte == b'/').filter(|part| !part.is_empty()) {
+        if !entry.is_dir() {
+            return Ok(None);
+        }
+        match stack.lookup(&entry, OsStr::from_bytes(part))? {
+            Some(found) => entry = found,
+            None => return Ok(None),
+        }
+    }
+    Ok(Some(entry))
+}
+
 /// `dir/name`, or `name` alone in a root.
 fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
     let mut path = Vec::with_capacity(dir.len() + 1 + name.len());

@@ -15,10 +15,12 @@ use crate::error::{Error, Result};
 mod check;
 mod files;
 mod live;
+mod run;
 mod seal;
 
 pub use files::{Expect, FileRef};
 pub use live::{Changed, ChangedFile, Difference};
+pub use run::Run;
 
 use check::{Checks, Unchecked};
 use files::FileTable;

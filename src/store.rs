@@ -22,7 +22,7 @@ pub mod names;
 mod stamp;
 mod volumes;
 
-pub use bind::{Bound, bind};
+pub use bind::{Bound, bind, is_at_home};
 pub use find::{Kind, OpenError, Source, open, open_all};
 pub use host::{Users, find_host_stores};
 pub(crate) use stamp::{Stamp, Taking};
@@ -94,6 +94,11 @@ pub trait LayerStore: fmt::Debug + Send + Sync {
     /// How the driver would mount layers, as the engine's own inspection tells it; `dirs` are those
     /// of an image's top layer or of a container.
     fn graph_driver(&self, dirs: &[LayerDir]) -> GraphDriver;
+
+    /// What its files tell of the version of the engine that wrote them, a short phrase each.
+    fn version_hints(&self) -> Vec<String> {
+        Vec::new()
+    }
 
     /// What it takes on disk, from metadata alone.
     ///
@@ -339,6 +344,9 @@ pub struct Container {
     pub init_dirs: Vec<LayerDir>,
     /// What is mounted into it besides, as far as its files are on disk, sorted by destination.
     pub mounts: Vec<Mount>,
+    /// Where on its own host the engine had the store when it ran the container last, by the record
+    /// of that; `None` where it never ran.
+    pub home: Option<PathBuf>,
 }
 
 /// Something that an engine mounts into a container.
@@ -358,6 +366,8 @@ pub enum MountSource {
     /// A file or directory of the host whose engine the store belongs to, by its absolute path
     /// there. Anybody may have written it: see [`bind`].
     Bind(PathBuf),
+    /// What a snapshot keeps of either, by its absolute path on this host. No store tells of it.
+    Kept(PathBuf),
 }
 
 /// A volume that an engine keeps itself.

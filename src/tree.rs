@@ -40,9 +40,11 @@ mod shelf;
 mod snapshots;
 mod stores;
 mod volumes;
+mod walk;
 
 pub use names::Filter;
 pub use snapshots::Keeping;
+pub use walk::{Follow, Found};
 
 use archives::{Archives, Key};
 use inodes::Inodes;
@@ -173,6 +175,8 @@ pub struct Options {
     pub changed: Changed,
     /// Where symlinks point.
     pub symlinks: Symlinks,
+    /// The root of the file system that the stores' engines ran on; `None`: this host's.
+    pub host: Option<PathBuf>,
     /// Which images and containers are shown.
     pub filter: Filter,
     /// Owner of what is made up: the mounting user and group.
@@ -321,7 +325,6 @@ impl Tree {
                 let read = read?;
                 if archive.is_read_through(offset, read as u64, known.attr.size) {
                     self.note_event(archive, known.attr.size, reader);
-                    self.let_go(archive);
                 }
                 Ok(read)
             }

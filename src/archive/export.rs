@@ -10,7 +10,7 @@ use super::pack::{Body, HardLinks, Packer};
 use crate::backing::{Access, FileKind, Fingerprint, Stat, Time};
 use crate::error::{Error, Result};
 use crate::overlay::changes::{Changes, Kind};
-use crate::overlay::{Entry, Stack, parent_and_name};
+use crate::overlay::{Entry, Stack, find, parent_and_name};
 use crate::recipe::{Expect, FileRef, Recipe};
 use crate::tar::header::{Header, Type};
 
@@ -393,24 +393,6 @@ impl<'a> Builder<'a> {
 /// True for what a system call says where something was removed or replaced since it was listed.
 fn is_gone(err: &Error) -> bool {
     err.is_not_found() || err.is_misplaced() || matches!(err.errno(), Errno::STALE | Errno::INVAL)
-}
-
-/// The entry at `path` in a tree, through no symlink. A stack without layers is an empty tree.
-fn find(stack: &Stack, path: &[u8]) -> Result<Option<Entry>> {
-    if stack.layers().is_empty() {
-        return Ok(None);
-    }
-    let mut entry = stack.root()?;
-    for part in path.split(|&byte| byte == b'/').filter(|part| !part.is_empty()) {
-        if !entry.is_dir() {
-            return Ok(None);
-        }
-        match stack.lookup(&entry, OsStr::from_bytes(part))? {
-            Some(found) => entry = found,
-            None => return Ok(None),
-        }
-    }
-    Ok(Some(entry))
 }
 
 /// `dir/name` as `dir/.wh.name`.

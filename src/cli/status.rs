@@ -1,6 +1,7 @@
 //! Exit statuses, and the failures that they stand for.
 
 use std::fmt;
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -59,6 +60,8 @@ pub enum Failure {
     Mount(MountError),
     /// A store.
     Store(OpenError),
+    /// Writing to standard output.
+    Output(io::Error),
     /// The directory of snapshots.
     Snapshots(Error),
     /// No store was named, and none was found: on this host, or on that disk.
@@ -79,6 +82,7 @@ impl Failure {
         match self {
             Failure::Usage(_) => ExitStatus::Usage,
             Failure::NoStore(_) | Failure::NoNamespace { .. } => ExitStatus::StoreMissing,
+            Failure::Output(_) => ExitStatus::Failure,
             Failure::Mount(err) => mount_status(err),
             Failure::Store(err) => store_status(err),
             Failure::Snapshots(_) => ExitStatus::Failure,
@@ -114,6 +118,7 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Failure::Usage(why) => f.write_str(why),
+            Failure::Output(err) => write!(f, "standard output: {err}"),
             Failure::NoStore(None) => f.write_str(
                 "no store found on this host: name one, as in `stratafs mount /var/lib/docker /mnt`",
             ),
@@ -143,6 +148,7 @@ impl fmt::Display for Failure {
 impl std::error::Error for Failure {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
+            Failure::Output(err) => Some(err),
             Failure::Mount(err) => Some(err),
             Failure::Store(err) => Some(err),
             Failure::Snapshots(err) => Some(err),

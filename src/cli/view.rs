@@ -131,6 +131,7 @@ impl ViewArgs {
                 Changed::Pad => recipe::Changed::Pad,
                 Changed::Fail => recipe::Changed::Fail,
             },
+            host: self.image_root.clone(),
             symlinks: match self.symlinks {
                 Symlinks::Raw => tree::Symlinks::Raw,
                 Symlinks::Rebase => tree::Symlinks::Rebase,

@@ -10,6 +10,10 @@ use super::{Entry, Place, Stack};
 use crate::backing::{Stat, Time};
 use crate::error::Result;
 
+mod listed;
+
+pub use listed::listed;
+
 /// The only xattr that is compared.
 const CAPABILITY: &str = "security.capability";
 
@@ -251,20 +255,33 @@ fn is_same_time(a: Time, b: Time) -> bool {
 
 /// Adds the directories that hold changes and are unchanged themselves.
 fn with_parents(mut found: BTreeMap<Vec<u8>, Kind>) -> Changes {
-    let mut parents = BTreeMap::new();
+    let mut holders = BTreeMap::new();
     for path in found.keys() {
-        let mut path = path.as_slice();
-        while let Some(slash @ 1..) = path.iter().rposition(|&byte| byte == b'/') {
-            path = &path[..slash];
-            if found.contains_key(path) || parents.contains_key(path) {
+        for parent in parents(path) {
+            if found.contains_key(parent) || holders.contains_key(parent) {
                 break; // then so are those above it, or will be
             }
-            parents.insert(path.to_vec(), Kind::Modified);
+            holders.insert(parent.to_vec(), Kind::Modified);
         }
     }
-    found.append(&mut parents);
+    found.append(&mut holders);
+    collect(&found)
+}
+
+/// The directories above an absolute path, but for the root, from the bottom up.
+fn parents(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    fn above<'a>(path: &&'a [u8]) -> Option<&'a [u8]> {
+        match path.iter().rposition(|&byte| byte == b'/') {
+            None | Some(0) => None,
+            Some(slash) => path.get(..slash),
+        }
+    }
+    std::iter::successors(above(&path), above)
+}
+
+fn collect(found: &BTreeMap<Vec<u8>, Kind>) -> Changes {
     let mut all = Changes::default();
-    for (path, kind) in &found {
+    for (path, kind) in found {
         all.push(Change { path, kind: *kind });
     }
     all.text.shrink_to_fit();

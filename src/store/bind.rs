@@ -2,8 +2,8 @@
 //! anybody may have written.
 //!
 //! What keeps a store that came from elsewhere from showing this host's files:
-//! 1. A store tells of a bind only where it lies where its engine wrote it, by what the container's
-//!    own record says ([`is_at_home`]). An engine that has never run the container has bound nothing.
+//! 1. It counts only where the store lies where its engine had it, by what the container's own record
+//!    says ([`is_at_home`]). An engine that has never run the container has bound nothing.
 //! 2. The path is walked from the root of the host's file system through no symlink, and the files
 //!    below it like those of a store: onto no other mount.
 //! 3. Never into a mount of stratafs, nor to a directory that holds one: the daemon would wait for
@@ -81,12 +81,13 @@ fn touches(a: &Path, b: &Path) -> bool {
     a.starts_with(b) || b.starts_with(a)
 }
 
-/// True where the store at `location` is where the engine had it that wrote `paths`, absolute ones
-/// of files that it keeps in there.
-pub(super) fn is_at_home<'a>(location: &Path, paths: impl IntoIterator<Item = &'a str>) -> bool {
-    let Ok(location) = location.canonicalize() else { return false };
-    let mut paths = paths.into_iter().filter(|path| !path.is_empty()).peekable();
-    paths.peek().is_some() && paths.all(|path| Path::new(path).starts_with(&location))
+/// True where the store at `location`, a resolved path, is where its engine had it, `home`, on the
+/// host whose file system is at `host`.
+#[must_use]
+pub fn is_at_home(host: &Path, home: Option<&Path>, location: &Path) -> bool {
+    let home = home.and_then(inside).filter(|home| !home.as_os_str().is_empty());
+    let (Some(home), Ok(host)) = (home, host.canonicalize()) else { return false };
+    host.join(home) == location
 }
 
 #[cfg(test)]
@@ -120,15 +121,17 @@ mod tests {
     }
 
     #[test]
-    fn a_store_is_at_home_where_its_engine_left_its_own_files() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = dir.path().canonicalize().unwrap();
-        let own = store.join("containers/x/hostname");
-        let own = own.to_str().unwrap();
-        assert!(is_at_home(dir.path(), [own, "", own]));
-        for paths in [&[][..], &[""], &["/var/lib/docker/containers/x"], &[own, "/etc/hosts"]] {
-            assert!(!is_at_home(dir.path(), paths.iter().copied()), "{paths:?}");
+    fn a_store_is_at_home_where_its_engine_had_it() {
+        let host = tempfile::tempdir().unwrap();
+        let location = host.path().canonicalize().unwrap().join("var/lib/docker");
+        let found = |home: &str| is_at_home(host.path(), Some(Path::new(home)), &location);
+        assert!(found("/var/lib/docker"));
+        for home in
+            ["", "/", "/var/lib", "var/lib/docker", "/var/lib/docker/x", "/x/../var/lib/docker"]
+        {
+            assert!(!found(home), "{home}");
         }
-        assert!(!is_at_home(&dir.path().join("gone"), [own]));
+        assert!(!is_at_home(host.path(), None, &location));
+        assert!(is_at_home(Path::new("/"), Some(&location), &location));
     }
 }

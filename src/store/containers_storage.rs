@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use self::layers::Layers;
 use self::roots::Roots;
+use crate::backing::{Access, Root};
 use crate::digest::{ContainerId, ImageId};
 use crate::error::{Error, Result};
 use crate::store::driver::{Driver, Home, OpenLayers};
@@ -26,6 +27,7 @@ use crate::store::{
 
 mod catalog;
 mod container;
+mod hints;
 mod image;
 mod layers;
 mod mounts;
@@ -133,9 +135,7 @@ impl LayerStore for ContainersStorage {
     }
 
     fn container(&self, id: ContainerId) -> Result<Container> {
-        self.steadily(|roots, layers, home| {
-            container::read(roots, layers, home, &self.location, id)
-        })
+        self.steadily(|roots, layers, home| container::read(roots, layers, home, id))
     }
 
     fn volume(&self, name: &str) -> Result<Volume> {
@@ -144,6 +144,11 @@ impl LayerStore for ContainersStorage {
 
     fn graph_driver(&self, dirs: &[LayerDir]) -> GraphDriver {
         self.driver.describe(dirs)
+    }
+
+    fn version_hints(&self) -> Vec<String> {
+        Root::open_resolved(&self.location, Access::Live)
+            .map_or_else(|_| Vec::new(), |store| hints::read(&store))
     }
 
     fn usage(&self) -> Result<Usage> {

@@ -9,12 +9,12 @@
 //!    was kept counts only while it still is the same directory.
 //! 4. Images share layers: their directories are open once for all (`OpenLayers`).
 //!
-//! [`Root`]: crate::backing::Root
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use self::roots::Roots;
+use crate::backing::{Access, Root};
 use crate::digest::{ContainerId, ImageId};
 use crate::error::Result;
 use crate::store::driver::{Driver, Home, OpenLayers};
@@ -25,6 +25,7 @@ use crate::store::{
 
 mod catalog;
 mod container;
+mod hints;
 mod image;
 mod open;
 mod records;
@@ -96,7 +97,7 @@ impl LayerStore for Docker {
     fn container(&self, id: ContainerId) -> Result<Container> {
         let roots = self.roots()?;
         let mut home = Home::new(self.driver, roots.home()?, &self.layers, 0);
-        container::read(&roots, &mut home, self.driver, &self.location, id)
+        container::read(&roots, &mut home, self.driver, id)
     }
 
     fn volume(&self, name: &str) -> Result<Volume> {
@@ -105,6 +106,12 @@ impl LayerStore for Docker {
 
     fn graph_driver(&self, dirs: &[LayerDir]) -> GraphDriver {
         self.driver.describe(dirs)
+    }
+
+    fn version_hints(&self) -> Vec<String> {
+        let Ok(roots) = self.roots() else { return Vec::new() };
+        let data = Root::open_resolved(&self.location, Access::Live);
+        data.map_or_else(|_| Vec::new(), |data| hints::read(&data, &roots))
     }
 
     fn usage(&self) -> Result<Usage> {

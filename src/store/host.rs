@@ -96,7 +96,7 @@ impl Found<'_> {
             return;
         };
         let names = Root::open_resolved(&real, Access::Live).and_then(|root| root.dir("")?.names());
-        let names = names.map_or_else(|_| Vec::new(), |names| names);
+        let names = names.unwrap_or_default();
         let has = |wanted: &str| names.iter().any(|entry| entry.name == wanted);
         let mapped: Vec<&OsStr> =
             names.iter().map(|entry| &*entry.name).filter(|name| is_mapped(name)).collect();

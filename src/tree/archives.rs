@@ -90,8 +90,8 @@ pub(super) struct Archives {
     verify: Verify,
     /// By the stamp of the files that they were made from.
     made: Memo<Key, Made>,
-    /// By [`Made::stamp`]: what is being read and can't be made again, since a container writes to
-    /// its files. It stays though others look at newer versions meanwhile.
+    /// By [`Made::stamp`]: what is or was being read and can't be made again, since a container writes
+    /// to its files. It stays though others look at newer versions meanwhile.
     held: Mutex<Weighed<Key, Arc<Recipe>>>,
 }
 
@@ -182,14 +182,6 @@ impl Tree {
             lines.push(b'\n');
         }
         (!lines.is_empty()).then_some(lines)
-    }
-
-    /// A tar was read to its end: nobody needs it as it was.
-    pub(super) fn let_go(&self, node: &ArchiveNode) {
-        if let Some(frozen) = &node.frozen {
-            let key = (node.shelf.name.clone(), node.archive.key(), frozen.stamp);
-            self.archives.held().remove(&key);
-        }
     }
 
     /// A tar as it is now; one of files that may be written to is at most [`super::CHECKED`] old.

@@ -31,15 +31,12 @@ use crate::backing::{Access, Fingerprint, Root, Time};
 use crate::digest::{DiffId, Digest};
 use crate::error::{Error, Result};
 use crate::overlay::Stack;
-use crate::overlay::changes::{Changes, changes};
+use crate::overlay::changes::{self, Changes};
 use crate::recipe::{Changed, Recipe};
 use crate::store::{
     self, Container, Conventions, LayerDir, Marks, Mount, MountSource, Stamp, State, Taking,
 };
 use crate::time::Timestamp;
-
-/// The root of the file system that paths of binds count from.
-const HOST: &str = "/";
 
 /// An archive of files that may be written to.
 #[derive(Debug, Clone)]
@@ -142,6 +139,12 @@ impl Weigh for Stamp {
     }
 }
 
+impl From<store::Bound> for Source {
+    fn from(bound: store::Bound) -> Source {
+        Source { dir: bound.dir, file: bound.file }
+    }
+}
+
 impl Tree {
     /// A stamp of all files that the archive is made from, and of what else it hangs on.
     ///
@@ -162,8 +165,9 @@ impl Tree {
         match part {
             Part::Export | Part::Diff => {}
             Part::Full => {
-                for mount in &container.mounts {
-                    let stamp = source(shelf, mount).and_then(|source| self.stamp(&source));
+                for mount in self.mounts(shelf, &container) {
+                    let source = self.mount_source(shelf, &mount);
+                    let stamp = source.and_then(|source| self.stamp(&source));
                     all.add(mount.destination.as_bytes());
                     all.add(&stamp.unwrap_or(0).to_le_bytes());
                 }
@@ -179,7 +183,7 @@ impl Tree {
     /// What a container's files differ in from its image's.
     ///
     /// # Errors
-    /// As [`changes`].
+    /// As [`changes::changes`].
     pub(super) fn container_changes(
         &self,
         shelf: &Shelf,
@@ -190,14 +194,19 @@ impl Tree {
         let own = container.dirs.first().map_or(0, |dir| dir.identity);
         let key = format!("container {} {own:x}", container.id.hex());
         let key = (shelf.name.clone(), key, files);
-        let new = Stack::new(container.dirs.clone());
         let old = Stack::new(container.init_dirs.clone());
-        self.changes(key, &new, &old)
+        match (shelf.store.info().conventions, container.dirs.first()) {
+            (Conventions::Podman, Some(own)) if own.marks != Marks::Complete => {
+                self.diffs.get_or_make(key, || changes::listed(own, &old).map(Arc::new))
+            }
+            _ => self.changes(key, &Stack::new(container.dirs.clone()), &old),
+        }
     }
 
     /// What makes `new` of `old`, worked out once under that key.
     pub(super) fn changes(&self, key: Key, new: &Stack, old: &Stack) -> Result<Arc<Changes>> {
-        self.diffs.get_or_make(key, || changes(new, old, self.comparison()).map(Arc::new))
+        let flavor = self.comparison();
+        self.diffs.get_or_make(key, || changes::changes(new, old, flavor).map(Arc::new))
     }
 
     /// A stamp of a container's writable files.
@@ -278,12 +287,40 @@ impl Tree {
         export::native_diff(&raw, &below, prefix, &style)
     }
 
+    /// What is mounted into a container, as far as it may be shown, sorted by destination: binds only
+    /// where the store is that of the host whose files they are.
+    pub(super) fn mounts(&self, shelf: &Shelf, container: &Container) -> Vec<Mount> {
+        let location = &shelf.store.info().path;
+        let is_at_home = store::is_at_home(self.host(), container.home.as_deref(), location);
+        let mut mounts = container.mounts.clone();
+        mounts.retain(|mount| is_at_home || !matches!(mount.source, MountSource::Bind(_)));
+        mounts
+    }
+
+    /// Where the files of a mount are.
+    ///
+    /// # Errors
+    /// Fails where there are none, or none that may be shown.
+    pub(super) fn mount_source(&self, shelf: &Shelf, mount: &Mount) -> Result<Source> {
+        match &mount.source {
+            MountSource::Volume(name) => {
+                Ok(Source { dir: shelf.store.volume(name)?.data, file: None })
+            }
+            MountSource::Bind(path) => Ok(Source::from(store::bind(self.host(), path)?)),
+            MountSource::Kept(path) => Ok(Source::from(store::bind(Path::new("/"), path)?)),
+        }
+    }
+
+    fn host(&self) -> &Path {
+        self.options.host.as_deref().unwrap_or(Path::new("/"))
+    }
+
     /// What is mounted into a container, at the places where that is in `stack`.
     fn mounted(&self, shelf: &Shelf, container: &Container, stack: &Stack) -> Result<Vec<Mounted>> {
         let mut mounts = Vec::new();
-        for mount in &container.mounts {
+        for mount in self.mounts(shelf, container) {
             let at = stack.canonical(mount.destination.as_bytes())?;
-            match source(shelf, mount).and_then(|source| mounted(at, source)) {
+            match self.mount_source(shelf, &mount).and_then(|source| mounted(at, source)) {
                 Ok(mounted) if mounted.at.is_empty() => {}
                 Ok(mounted) => mounts.push(mounted),
                 Err(err) => {
@@ -324,20 +361,6 @@ impl Tree {
         let mtime = Time { nanos: 0, ..created };
         let stamp = both(export.stamp, files);
         Ok(Made { recipe, mtime, stamp, draft: Some(Arc::new(draft)) })
-    }
-}
-
-/// Where the files of a mount are.
-///
-/// # Errors
-/// Fails where there are none, or none that may be shown.
-pub(super) fn source(shelf: &Shelf, mount: &Mount) -> Result<Source> {
-    match &mount.source {
-        MountSource::Volume(name) => Ok(Source { dir: shelf.store.volume(name)?.data, file: None }),
-        MountSource::Bind(path) => {
-            let bound = store::bind(Path::new(HOST), path)?;
-            Ok(Source { dir: bound.dir, file: bound.file })
-        }
     }
 }
 

@@ -45,12 +45,6 @@ impl<K: Hash + Eq, V: Weigh> Weighed<K, V> {
             }
         }
     }
-
-    pub(super) fn remove(&mut self, key: &K) {
-        if let Some(old) = self.values.pop(key) {
-            self.weight -= old.weight();
-        }
-    }
 }
 
 /// Answers, each worked out by the first who asks while the others wait for it.
@@ -237,7 +231,6 @@ mod tests {
         assert_eq!([1, 2, 3].map(|key| values.get(&key).copied()), [Some(4), None, Some(4)]);
         values.put(4, 100);
         assert_eq!([1, 3, 4].map(|key| values.get(&key).copied()), [None, None, Some(100)]);
-        values.remove(&4);
         values.put(5, 10);
         values.put(5, 9);
         assert_eq!(values.get(&5), Some(&9));

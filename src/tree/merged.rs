@@ -156,7 +156,7 @@ impl MergedTree {
     }
 
     /// Opens the contents of a regular file, and makes sure that it is the one that was looked up.
-    fn open(&self, entry: &Entry) -> Result<BackingFile> {
+    pub(super) fn open(&self, entry: &Entry) -> Result<BackingFile> {
         if entry.stat.kind != FileKind::Regular {
             let errno = if entry.is_dir() { Errno::ISDIR } else { Errno::INVAL };
             return Err(Error::errno_of(Path::new(&entry.name), errno));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 
-use super::live::{exportable, source};
+use super::live::exportable;
 use super::node::{Node, Place};
 use super::places::{Item, Listed};
 use super::shelf::Shelf;
@@ -188,8 +188,8 @@ impl Tree {
     /// What is mounted into a container and can be copied. What can't be is told of.
     fn mounted_files(&self, shelf: &Shelf, container: &Container) -> Vec<Volume> {
         let mut volumes = Vec::new();
-        for mount in &container.mounts {
-            match source(shelf, mount) {
+        for mount in &self.mounts(shelf, container) {
+            match self.mount_source(shelf, mount) {
                 Ok(source) => volumes.push(Volume {
                     destination: mount.destination.clone(),
                     root: source.dir.root,
@@ -232,7 +232,7 @@ fn kept(container: Container, snapshot: &Snapshot, version: u64) -> Result<Conta
         return Err(Error::corrupt(&*container.name, "no writable layer"));
     };
     *own = LayerDir { root: snapshot.diff()?, identity: identity.finish(), ..own.clone() };
-    let mount = |(destination, path)| Mount { destination, source: MountSource::Bind(path) };
+    let mount = |(destination, path)| Mount { destination, source: MountSource::Kept(path) };
     Ok(Container {
         dirs,
         config: snapshot.config()?.into(),

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::Tree;
 use super::journal::Journal;
 use super::names::Filter;
 use super::node::Place;
@@ -34,6 +35,26 @@ impl Engine {
 
     pub(super) fn namespace(&self, name: &str) -> Option<&Arc<Shelf>> {
         self.shelves.iter().find(|shelf| shelf.namespace() == Some(name))
+    }
+}
+
+impl Tree {
+    /// Every store, with the path in the tree at which it is shown: `""` where that is the root.
+    pub fn stores(&self) -> impl Iterator<Item = (String, &Arc<dyn LayerStore>)> {
+        let has_several = self.engines.len() > 1;
+        self.engines.iter().flat_map(move |engine| {
+            let above = if has_several { engine.name.as_str() } else { "" };
+            engine.shelves.iter().map(move |shelf| {
+                let below = match shelf.namespace() {
+                    Some(namespace) if engine.shelves.len() > 1 => {
+                        format!("namespaces/{namespace}")
+                    }
+                    _ => String::new(),
+                };
+                let slash = if above.is_empty() || below.is_empty() { "" } else { "/" };
+                (format!("{above}{slash}{below}"), &shelf.store)
+            })
+        })
     }
 }
 

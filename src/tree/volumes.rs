@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::Tree;
 use super::archives::Archive;
-use super::live::{Live, Source, source};
+use super::live::{Live, Source};
 use super::merged::MergedTree;
 use super::names::cut;
 use super::node::Place;
@@ -64,7 +64,7 @@ impl Tree {
 
     /// One entry for each mount: a link to a volume, else the files themselves.
     pub(super) fn list_mounts(&self, shelf: &Shelf, moment: &Moment) -> Result<Vec<Listed>> {
-        let mounts = by_name(self.container(shelf, moment)?.mounts);
+        let mounts = by_name(self.mounts(shelf, &self.container(shelf, moment)?));
         Ok(mounts.iter().map(|(name, mount)| self.list_mount(shelf, name, mount)).collect())
     }
 
@@ -72,7 +72,7 @@ impl Tree {
         if matches!(mount.source, MountSource::Volume(_)) {
             return Listed::link(name);
         }
-        match source(shelf, mount).and_then(|source| top(&source)) {
+        match self.mount_source(shelf, mount).and_then(|source| top(&source)) {
             Ok((_, entry)) if !entry.is_dir() => Listed::dear_of_kind(name, entry.stat.kind),
             // What is not there, or not to be shown, says so when it is looked up.
             Ok(_) | Err(_) => Listed::dear_of_kind(name, FileKind::Directory),
@@ -85,13 +85,15 @@ impl Tree {
         moment: &Moment,
         name: &str,
     ) -> Result<Option<Item>> {
-        let mut mounts = by_name(self.container(shelf, moment)?.mounts);
+        let mut mounts = by_name(self.mounts(shelf, &self.container(shelf, moment)?));
         let Some(mount) = mounts.remove(name) else { return Ok(None) };
         match &mount.source {
             MountSource::Volume(volume) => {
                 Ok(Some(Item::Link(format!("../../../volumes/{volume}/data"))))
             }
-            MountSource::Bind(_) => self.bound(source(shelf, &mount)?).map(Some),
+            MountSource::Bind(_) | MountSource::Kept(_) => {
+                self.bound(self.mount_source(shelf, &mount)?).map(Some)
+            }
         }
     }
 

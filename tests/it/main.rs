@@ -9,6 +9,7 @@
 )]
 
 mod bolt;
+mod cli;
 mod damage;
 mod golden;
 mod layering;

@@ -1,5 +1,6 @@
 //! Bytes through the kernel: any range, by any way of reading, is what a full copy has.
 
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
@@ -8,9 +9,9 @@ use std::thread;
 
 use rustix::fs::SeekFrom;
 
-use crate::mounted::{Mounted, can_mount};
+use crate::mounted::{Mounted, can_mount, run};
 use crate::stores::handmade::{CREATED, DataRoot, exited};
-use crate::stores::sample::{noise, write};
+use crate::stores::sample::{noise, sample, write};
 
 /// Random reads, of all threads together.
 const READS: usize = 100_000;
@@ -202,4 +203,64 @@ fn holes_of_a_file_are_where_the_kernel_is_told() {
         }
         assert!(holes >= least, "{name}: {holes} bytes of holes");
     }
+}
+
+#[test]
+fn commands_without_a_mount_show_what_a_mount_shows() {
+    if !can_mount() {
+        return;
+    }
+    let Some(sample) = sample() else { return };
+    let mounted = Mounted::new(sample.path());
+    let ours = |arguments: &[&OsStr]| {
+        let source = [OsStr::new("--source"), sample.path().as_os_str()];
+        let output = run(&[&arguments[..1], &source, &arguments[1..]].concat());
+        assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+        output.stdout
+    };
+    for name in [
+        "images/app/save.tar",
+        "images/app:1/export.tar",
+        "images/app:1/formats/oci.tar",
+        "images/app:1/history",
+        "images/app:1/rootfs/usr/bin/tool",
+        "images/app:1/rootfs/sparse",
+        "containers/web/export.tar",
+        "containers/web/image/inspect.json",
+    ] {
+        let bytes = ours(&["cat".as_ref(), name.as_ref()]);
+        assert!(bytes == fs::read(mounted.at(name)).unwrap(), "{name}");
+    }
+    let listed = String::from_utf8(ours(&["ls".as_ref(), "-a".as_ref(), "images/app".as_ref()]));
+    let mut names: Vec<String> = fs::read_dir(mounted.at("images/app"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    assert_eq!(listed.unwrap().lines().collect::<Vec<_>>(), names);
+
+    let copies = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    for name in ["images/app:1/rootfs", "containers/web/rootfs"] {
+        let at = |whose: &str| copies.path().join(name.replace('/', "-") + whose);
+        ours(&["cp".as_ref(), "-r".as_ref(), name.as_ref(), at("ours").as_os_str()]);
+        let theirs = Command::new("cp").arg("-a").arg(mounted.at(name)).arg(at("theirs")).status();
+        assert!(theirs.unwrap().success());
+        assert_eq!(told(&at("ours")), told(&at("theirs")), "{name}");
+        let mut same = Command::new("diff");
+        same.args(["-r", "--no-dereference"]).arg(at("ours")).arg(at("theirs"));
+        let same = same.output().unwrap();
+        assert!(same.status.success(), "{same:?}");
+    }
+    let sparse = fs::metadata(copies.path().join("images-app:1-rootfsours/sparse")).unwrap();
+    assert!(sparse.blocks() * 512 < 1 << 19, "holes stay: {}", sparse.blocks());
+}
+
+/// What `find` and `getfattr` say of all below `dir`.
+fn told(dir: &Path) -> String {
+    let script = "{ find . ! -type d -printf '%P %y %#m %U %G %s %n %T@ %l\\n'
+                    find . -type d -printf '%P %y %#m %U %G %T@\\n'
+                    find . -print0 | xargs -0 getfattr -h -d -m- 2>/dev/null || true; } | sort";
+    let output = Command::new("sh").args(["-c", script]).current_dir(dir).output().unwrap();
+    assert!(output.status.success() && !output.stdout.is_empty(), "{output:?}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, Permissions};
-use std::io;
+use std::io::{self, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::fs::{CWD, FileType, Mode, RawDir, XattrFlags};
 
@@ -128,6 +129,131 @@ fn the_mount_is_read_only_and_gives_no_privileges() {
     let mounted = Mounted::with(sample.path(), &["-o", "allow_other,noexec"]);
     let options = options_of(mounted.path()).unwrap();
     assert!(options.contains("allow_other") && options.contains("noexec"), "{options}");
+}
+
+/// How many archives are read while files change; `STRATAFS_READS` says another number.
+const READS: usize = 20;
+
+/// Mtime of a file of generation 0; that of each later one is a second more.
+const EPOCH: i64 = 1_000_000;
+
+/// Files of records of 16 bytes, each with its file's generation, which its mtime tells as well.
+struct Churn<'a> {
+    dir: &'a Path,
+    seed: u64,
+    generation: i64,
+}
+
+impl Churn<'_> {
+    fn random(&mut self, below: u64) -> u64 {
+        self.seed = self.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (self.seed >> 33) % below
+    }
+
+    /// Replaces, lengthens, shortens or removes a file.
+    fn change(&mut self) {
+        let path = self.dir.join(format!("churn-{}", self.random(40)));
+        let length = self.random(4000) * 16;
+        let dated = |file: &File, generation: i64| {
+            let time = SystemTime::UNIX_EPOCH + Duration::from_secs((EPOCH + generation) as u64);
+            file.set_modified(time).unwrap();
+        };
+        let known = fs::metadata(&path).ok().map(|meta| (meta.mtime() - EPOCH, meta.len()));
+        match (known, self.random(4)) {
+            (Some((generation, size)), 0) if size < 100_000 => {
+                let mut file = File::options().append(true).open(&path).unwrap();
+                file.write_all(&records(generation, length)).unwrap();
+                dated(&file, generation);
+            }
+            (Some((generation, size)), 1) => {
+                let file = File::options().write(true).open(&path).unwrap();
+                file.set_len(length.min(size)).unwrap();
+                dated(&file, generation);
+            }
+            (Some(_), 2) => fs::remove_file(&path).unwrap(),
+            _ => {
+                self.generation += 1;
+                let next = self.dir.join("next");
+                let mut file = File::create(&next).unwrap();
+                file.write_all(&records(self.generation, length)).unwrap();
+                dated(&file, self.generation);
+                fs::rename(&next, &path).unwrap();
+            }
+        }
+    }
+}
+
+fn records(generation: i64, length: u64) -> Vec<u8> {
+    format!("{generation:015}\n").repeat(length as usize / 16).into_bytes()
+}
+
+/// The files of an archive that are not what their mtimes say.
+fn torn(archive: &[u8]) -> Vec<String> {
+    let mut torn = Vec::new();
+    for entry in tar::Archive::new(archive).entries().unwrap() {
+        let mut entry = entry.unwrap();
+        let name = entry.path().unwrap().to_str().unwrap().to_owned();
+        let generation = entry.header().mtime().unwrap().cast_signed() - EPOCH;
+        let mut bytes = Vec::new();
+        entry.read_to_end(&mut bytes).unwrap();
+        // One that was being written to when it was listed has the time of that.
+        let is_known = name.starts_with("churn-") && (0..1_000_000_000).contains(&generation);
+        if is_known && bytes != records(generation, bytes.len() as u64) {
+            torn.push(name);
+        }
+    }
+    torn
+}
+
+#[test]
+fn archives_of_a_container_are_whole_however_fast_its_files_change() {
+    let Some((mounted, sample)) = mounted_sample() else { return };
+    let reads = std::env::var("STRATAFS_READS").map_or(READS, |reads| reads.parse().unwrap());
+    let is_over = AtomicBool::new(false);
+    let mut found = 0;
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut churn = Churn { dir: &sample.web.diff, seed: 1, generation: 0 };
+            while !is_over.load(Ordering::Relaxed) {
+                churn.change();
+            }
+        });
+        for _ in 0..reads {
+            let mut file = File::open(mounted.at("containers/web/export.tar")).unwrap();
+            let size = file.metadata().unwrap().len();
+            let mut bytes = Vec::new();
+            file.read_to_end(&mut bytes).unwrap();
+            assert_eq!(bytes.len() as u64, size, "the size that stat gave");
+            let mut changed = vec![0; 65_536];
+            let changed =
+                match rustix::fs::fgetxattr(&file, "user.stratafs.changed", &mut changed[..]) {
+                    Ok(length) => String::from_utf8_lossy(&changed[..length]).into_owned(),
+                    Err(err) => {
+                        assert_eq!(err, rustix::io::Errno::NODATA);
+                        String::new()
+                    }
+                };
+            for name in torn(&bytes) {
+                let is_told = changed.lines().any(|line| line == format!("/{name}"));
+                assert!(is_told, "{name} is not what it was, and not in {changed:?}");
+                found += 1;
+            }
+            assert!(is_read_by_tar(&bytes), "GNU tar can't read it");
+            thread::sleep(Duration::from_millis(50));
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
+    assert!(found > 0, "nothing changed while it was read");
+    let errors = fs::read_to_string(mounted.at(".stratafs/errors")).unwrap();
+    assert!(errors.contains(" while it was read\n"), "{errors:.400}");
+}
+
+fn is_read_by_tar(bytes: &[u8]) -> bool {
+    let mut tar = Command::new("tar");
+    let tar = tar.args(["-t", "-f", "-"]).stdin(Stdio::piped()).stdout(Stdio::null());
+    let mut tar = tar.spawn().unwrap();
+    tar.stdin.take().unwrap().write_all(bytes).unwrap();
+    tar.wait().unwrap().success()
 }
 
 #[test]

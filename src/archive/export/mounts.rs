@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use super::{Builder, Export, Style};
 use crate::archive::pack::Body;
 use crate::error::{Error, Result};
-use crate::overlay::{Entry, Stack};
+use crate::overlay::{Entry, Stack, find};
 use crate::tar::header::{Header, Type};
 
 /// Mounts that may lie in one another.
@@ -126,7 +126,7 @@ impl<'a> Builder<'a> {
         let slashes = (start..at.len()).filter(|&index| at[index] == b'/');
         for path in slashes.map(|slash| &at[..slash]) {
             let below = path.get(start..).unwrap_or_default();
-            if super::find(tree, below)?.is_none() && made.insert(path.to_vec()) {
+            if find(tree, below)?.is_none() && made.insert(path.to_vec()) {
                 let name = [path, b"/"].concat();
                 let header = Header { mode: 0o755, ..Header::new(name, Type::Directory) };
                 self.pack(header, &Body::Empty);

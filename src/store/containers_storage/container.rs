@@ -1,10 +1,8 @@
 //! One container, from its entry and the list of layers.
 
 use super::catalog::find_container;
-use std::path::Path;
-
 use super::layers::Layers;
-use super::mounts;
+use super::mounts::{self, Described};
 use super::roots::Roots;
 use crate::digest::ContainerId;
 use crate::error::Result;
@@ -18,10 +16,10 @@ pub(super) fn read(
     roots: &Roots,
     layers: &Layers,
     home: &mut Home<'_>,
-    location: &Path,
     id: ContainerId,
 ) -> Result<Container> {
     let record = find_container(roots, id)?;
+    let Described { home: written_at, mounts } = mounts::read(roots, id)?;
     let (dirs, init_dirs) = files(layers, home, &record.layer)?.unwrap_or_default();
     Ok(Container {
         id,
@@ -36,7 +34,8 @@ pub(super) fn read(
         directory: record.layer.to_string(),
         dirs,
         init_dirs,
-        mounts: mounts::read(roots, location, id)?,
+        mounts,
+        home: written_at,
     })
 }
 

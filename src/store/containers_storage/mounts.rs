@@ -12,21 +12,26 @@ use serde_json::Value;
 use super::roots::Roots;
 use crate::digest::ContainerId;
 use crate::error::Result;
-use crate::store::bind::is_at_home;
 use crate::store::files::{JSON_MAX, if_found};
 use crate::store::names::is_container_name;
 use crate::store::{Mount, MountSource};
 
-/// The mounts of the container `id`, of the store at `location`. None where the container was never
-/// started, and where the description makes no sense: it must not hide the container.
-pub(super) fn read(roots: &Roots, location: &Path, id: ContainerId) -> Result<Vec<Mount>> {
-    let Some(containers) = &roots.containers else { return Ok(Vec::new()) };
+/// What a description tells.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Described {
+    /// Where the engine that wrote it had the store.
+    pub(super) home: Option<PathBuf>,
+    /// Sorted by destination.
+    pub(super) mounts: Vec<Mount>,
+}
+
+/// What is told of the container `id`: nothing where it was never started, and where the description
+/// makes no sense, for it must not hide the container.
+pub(super) fn read(roots: &Roots, id: ContainerId) -> Result<Described> {
+    let Some(containers) = &roots.containers else { return Ok(Described::default()) };
     let path = format!("{}/userdata/config.json", id.hex());
-    let Some(json) = if_found(containers.read(path, JSON_MAX))? else { return Ok(Vec::new()) };
-    Ok(match parse(&json, id) {
-        Some(found) => found.shown(location),
-        None => Vec::new(),
-    })
+    let json = if_found(containers.read(path, JSON_MAX))?;
+    Ok(json.and_then(|json| parse(&json, id)).unwrap_or_default())
 }
 
 #[derive(Deserialize)]
@@ -47,32 +52,15 @@ struct SpecMount {
     source: Option<String>,
 }
 
-/// What a description tells.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Found {
-    /// Where the container's files were mounted: in the store of the engine that wrote this.
-    root: String,
-    mounts: Vec<Mount>,
-}
-
-impl Found {
-    /// Without the files of the host, where the store is not in its place.
-    fn shown(mut self, location: &Path) -> Vec<Mount> {
-        let is_at_home = is_at_home(location, [self.root.as_str()]);
-        self.mounts.retain(|mount| is_at_home || matches!(mount.source, MountSource::Volume(_)));
-        self.mounts.sort();
-        self.mounts
-    }
-}
-
-fn parse(json: &[u8], id: ContainerId) -> Option<Found> {
+fn parse(json: &[u8], id: ContainerId) -> Option<Described> {
     let spec: Spec = serde_json::from_slice(json).ok()?;
     // `<store>/overlay/<layer>/merged`
     let store = Path::new(&spec.root.path).ancestors().nth(3)?;
     let mounts = spec.mounts.unwrap_or_default().into_iter();
     let mounts = mounts.filter_map(|mount| serde_json::from_value(mount).ok());
-    let mounts = mounts.filter_map(|mount| described(mount, store, id));
-    Some(Found { mounts: mounts.collect(), root: spec.root.path })
+    let mut mounts: Vec<Mount> = mounts.filter_map(|mount| described(mount, store, id)).collect();
+    mounts.sort();
+    Some(Described { home: Some(store.to_owned()), mounts })
 }
 
 fn described(mount: SpecMount, store: &Path, id: ContainerId) -> Option<Mount> {
@@ -120,13 +108,12 @@ mod tests {
         let json = format!(r#"{{"root":{{"path":"/s/overlay/x/merged"}},"mounts":[{mounts}]}}"#);
         let found = parse(json.as_bytes(), id).unwrap();
         let mount = |to: &str, source| Mount { destination: to.into(), source };
-        let (volume, bind) = (
-            mount("/vol", MountSource::Volume("nv".into())),
+        let expected = [
             mount("/a", MountSource::Bind("/srv/a".into())),
-        );
-        assert_eq!(found.mounts, [volume.clone(), bind]);
-        let elsewhere = tempfile::tempdir().unwrap();
-        assert_eq!(found.shown(elsewhere.path()), [volume]);
+            mount("/vol", MountSource::Volume("nv".into())),
+        ];
+        assert_eq!(found.mounts, expected);
+        assert_eq!(found.home.as_deref(), Some(Path::new("/s")));
         for json in ["", "{}", "[]", r#"{"root":{"path":"/x"}}"#] {
             assert_eq!(parse(json.as_bytes(), id), None, "{json}");
         }

@@ -1,23 +1,19 @@
 //! One container, from its config and the mount database.
 
-use std::path::Path;
-
 use super::image::LayerRecord;
 use super::records::{self, ContainerRecord};
 use super::roots::Roots;
 use crate::digest::{ChainId, ContainerId};
 use crate::error::{Error, Result};
-use crate::store::bind::is_at_home;
 use crate::store::driver::{DirId, Driver, Home};
 use crate::store::files::{JSON_MAX, if_found, value};
-use crate::store::{Container, LayerDir, MountSource, State};
+use crate::store::{Container, LayerDir, State};
 
-/// Reads the container `id`, whose files lie in `driver`, of the data root at `location`.
+/// Reads the container `id`, whose files lie in `driver`.
 pub(super) fn read(
     roots: &Roots,
     home: &mut Home<'_>,
     driver: Driver,
-    location: &Path,
     id: ContainerId,
 ) -> Result<Container> {
     let (record, config) = record(roots, id)?;
@@ -36,9 +32,6 @@ pub(super) fn read(
         (Some(_), state) => state,
     };
     let files = files.unwrap_or_default();
-    let is_at_home = is_at_home(location, record.own_paths.iter().map(String::as_str));
-    let mut mounts = record.mounts;
-    mounts.retain(|mount| is_at_home || matches!(mount.source, MountSource::Volume(_)));
     Ok(Container {
         id,
         name: record.name,
@@ -52,7 +45,8 @@ pub(super) fn read(
         directory: files.directory,
         dirs: files.dirs,
         init_dirs: files.init_dirs,
-        mounts,
+        mounts: record.mounts,
+        home: record.home,
     })
 }
 

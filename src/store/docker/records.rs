@@ -1,6 +1,7 @@
 //! Docker's JSON files as values. Parsers take bytes and never touch the disk.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -96,8 +97,8 @@ pub(super) struct ContainerRecord {
     pub(super) pid: Option<u32>,
     /// What is mounted into it, sorted by destination, binds included.
     pub(super) mounts: Vec<Mount>,
-    /// Where the engine that wrote this has some of its own files; empty before the first run.
-    pub(super) own_paths: Vec<String>,
+    /// Where the engine that wrote this had its data root; `None` before the first run.
+    pub(super) home: Option<PathBuf>,
 }
 
 #[derive(Deserialize)]
@@ -168,11 +169,11 @@ pub(super) fn container(id: ContainerId, json: &[u8]) -> Result<ContainerRecord,
         state: state(&flags),
         pid: flags.pid.as_u64().and_then(|pid| u32::try_from(pid).ok()).filter(|&pid| pid > 0),
         mounts: file.mount_points.unwrap_or_default().into_iter().filter_map(mount).collect(),
-        own_paths: [file.hostname_path, file.hosts_path, file.resolv_conf_path]
-            .into_iter()
+        // `<root>/containers/<id>/hostname`
+        home: [file.hostname_path, file.hosts_path, file.resolv_conf_path]
+            .iter()
             .flatten()
-            .filter(|path| !path.is_empty())
-            .collect(),
+            .find_map(|path| Path::new(path).ancestors().nth(3).map(Path::to_owned)),
     })
 }
 

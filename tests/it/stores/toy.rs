@@ -197,6 +197,7 @@ impl LayerStore for Toy {
             dirs: vec![self.dir()],
             init_dirs: vec![self.dir()],
             mounts: Vec::new(),
+            home: None,
         })
     }
 

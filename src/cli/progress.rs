@@ -1,0 +1,45 @@
+//! How far a copy has come: a bar, for whoever watches a terminal.
+
+use std::io::{self, IsTerminal, Write};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// The bar, hidden where nobody would see it.
+#[derive(Debug)]
+pub(super) struct Progress(ProgressBar);
+
+impl Progress {
+    /// A bar for that many bytes; `None` where nobody knows how many there are.
+    pub(super) fn new(total: Option<u64>, is_quiet: bool) -> Progress {
+        let target = match is_quiet || !io::stderr().is_terminal() {
+            true => ProgressDrawTarget::hidden(),
+            false => ProgressDrawTarget::stderr(),
+        };
+        let bar = ProgressBar::with_draw_target(total, target);
+        let template = match total {
+            Some(_) => "{wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}",
+            None => "{spinner} {bytes} {bytes_per_sec}",
+        };
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        Progress(bar)
+    }
+
+    /// Counts bytes that are through.
+    pub(super) fn add(&self, bytes: u64) {
+        self.0.inc(bytes);
+    }
+
+    /// Says something beside the bar.
+    pub(super) fn say(&self, line: &str) {
+        // Nobody is left to tell when standard error is closed.
+        self.0.suspend(|| drop(writeln!(io::stderr(), "stratafs: {line}")));
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
