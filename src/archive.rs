@@ -5,12 +5,14 @@ use crate::time::{self, Timestamp};
 
 pub mod commit;
 pub mod config;
+pub mod context;
 pub mod documents;
 pub mod export;
 pub mod history;
 pub mod inspect;
 pub mod layer;
 mod pack;
+pub mod patterns;
 mod podman;
 pub mod save;
 pub mod v1;

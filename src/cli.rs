@@ -1,8 +1,10 @@
 //! The command line: what was asked for, and how the process ends.
 
 mod cat;
+mod context;
 mod copy_tree;
 mod cp;
+mod disk;
 mod ls;
 mod options;
 mod paths;
@@ -13,6 +15,7 @@ mod source;
 mod stat;
 mod status;
 mod stores;
+mod sum;
 mod view;
 
 use std::ffi::OsString;
@@ -71,6 +74,10 @@ enum Command {
         /// Its directory
         cgroup: PathBuf,
     },
+    /// Checksums by which builders recognise files
+    Sum(sum::SumArgs),
+    /// Write a directory to standard output as a build context: `stratafs context DIR | docker build -`
+    Context(context::ContextArgs),
 }
 
 /// What can be asked of a mount.
@@ -142,6 +149,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<ExitCode, Failure
         Command::Cat(args) => cat::run(&args),
         Command::Cp(args) => cp::run(&args, cli.quiet),
         Command::Stat(args) => stat::run(&args),
+        Command::Sum(args) => sum::run(&args),
+        Command::Context(args) => context::run(&args),
         Command::Umount(args) => {
             let leave = if args.lazy { Leave::Detached } else { Leave::Unused };
             mount::umount(&args.point, leave)?;

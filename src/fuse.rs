@@ -9,6 +9,7 @@
 
 mod attr;
 mod open_dirs;
+mod sums;
 mod unbacked;
 
 use std::cell::RefCell;
@@ -32,10 +33,11 @@ use fuser::{
 
 use crate::backing::Seek;
 use crate::error::Error;
-use crate::tree::{Reader, Tree};
+use crate::tree::{Reader, Sum, Tree};
 
 use attr::{file_attr, file_type, name_only};
 use open_dirs::{OpenDirs, entries};
+use sums::Workers;
 use unbacked::Unbacked;
 
 /// Largest request, in bytes: larger ones gained nothing in any measurement.
@@ -103,8 +105,13 @@ impl Session {
         };
         let mut config = Config::default();
         config.n_threads = Some(threads());
-        let adapter =
-            Adapter { tree, xattrs, open_dirs: OpenDirs::default(), unbacked: Unbacked::default() };
+        let adapter = Adapter {
+            sums: Workers::new(Arc::clone(&tree)),
+            tree,
+            xattrs,
+            open_dirs: OpenDirs::default(),
+            unbacked: Unbacked::default(),
+        };
         fuser::Session::from_fd(adapter, device, acl, config).map(Session)
     }
 
@@ -135,6 +142,7 @@ fn errno(tree: &Tree, err: &Error) -> Errno {
 struct Adapter {
     tree: Arc<Tree>,
     xattrs: Xattrs,
+    sums: Workers,
     open_dirs: OpenDirs,
     unbacked: Unbacked,
 }
@@ -375,10 +383,15 @@ impl Filesystem for Adapter {
         reply: ReplyXattr,
     ) {
         let reader = Reader { uid: request.uid(), pid: request.pid() };
-        self.guard("getxattr", || match self.xattrs {
-            Xattrs::Hidden => reply.error(Errno::ENOSYS), // the kernel asks no more
-            Xattrs::Shown => match self.tree.xattr(ino.0, name, reader) {
+        self.guard("getxattr", || match (self.xattrs, Sum::of_xattr(name)) {
+            (Xattrs::Hidden, _) => reply.error(Errno::ENOSYS), // the kernel asks no more
+            (Xattrs::Shown, None) => match self.tree.xattr(ino.0, name, reader) {
                 Ok(value) => reply_xattr(reply, size, &value),
+                Err(err) => reply.error(self.errno(&err)),
+            },
+            (Xattrs::Shown, Some(sum)) => match self.tree.known_sum(ino.0, sum) {
+                Ok(Some(value)) => reply_xattr(reply, size, &value),
+                Ok(None) => self.sums.answer(ino.0, sum, size, reader.pid, reply),
                 Err(err) => reply.error(self.errno(&err)),
             },
         });

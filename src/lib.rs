@@ -37,6 +37,7 @@ pub mod recipe;
 pub mod reference;
 pub mod snapshot;
 pub mod store;
+pub mod sum;
 pub mod tar;
 pub mod time;
 pub mod tree;

@@ -22,6 +22,7 @@ use crate::error::{Error, Result};
 use crate::store::{LayerDir, Marks};
 
 pub mod changes;
+pub mod files;
 mod marks;
 pub mod own;
 mod paths;

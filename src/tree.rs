@@ -39,11 +39,13 @@ mod pods;
 mod shelf;
 mod snapshots;
 mod stores;
+mod sums;
 mod volumes;
 mod walk;
 
 pub use names::Filter;
 pub use snapshots::Keeping;
+pub use sums::Sum;
 pub use walk::{Follow, Found};
 
 use archives::{Archives, Key};
@@ -54,6 +56,7 @@ use merged::DirectoryCache;
 use node::{Node, Place};
 use shelf::Shelf;
 use stores::Engine;
+use sums::Sums;
 
 /// Inode number of the tree's root (FUSE fixes it).
 pub const ROOT: u64 = 1;
@@ -197,6 +200,7 @@ pub struct Tree {
     clock: Instant,
     merged_dirs: DirectoryCache<Entry>,
     own_dirs: DirectoryCache<OwnEntry>,
+    sums: Sums,
     errors: Arc<Journal>,
     events: Journal,
     keeping: Option<Keeping>,
@@ -216,6 +220,7 @@ impl Tree {
             clock: Instant::now(),
             merged_dirs: DirectoryCache::default(),
             own_dirs: DirectoryCache::default(),
+            sums: Sums::default(),
             events: Journal::default(),
             keeping: None,
             started: journal::clock(),
@@ -350,7 +355,7 @@ impl Tree {
         found.ok_or_else(|| Error::errno_of(format!("inode {ino}"), Errno::NXIO))
     }
 
-    /// The value of one xattr.
+    /// The value of one xattr, but for those that are a [`Sum`].
     ///
     /// # Errors
     /// ENODATA where there is none of that name.
@@ -436,5 +441,6 @@ impl Tree {
 
 /// Whether a process may know of an xattr: those of the kernel's trusted class are root's.
 fn is_visible(name: &OsStr, reader: Reader) -> bool {
-    reader.uid == 0 || !name.as_encoded_bytes().starts_with(b"trusted.")
+    let is_trusted = name.as_encoded_bytes().starts_with(b"trusted.");
+    Sum::of_xattr(name).is_none() && (reader.uid == 0 || !is_trusted)
 }

@@ -11,7 +11,7 @@ use crate::backing::{Access, FileKind, Fingerprint, Stat, Time};
 use crate::error::{Error, Result};
 use crate::overlay::changes::{Changes, Kind};
 use crate::overlay::{Entry, Stack, find, parent_and_name};
-use crate::recipe::{Expect, FileRef, Recipe};
+use crate::recipe::Recipe;
 use crate::tar::header::{Header, Type};
 
 mod accounts;
@@ -42,6 +42,18 @@ pub enum Style {
     Typed(Accounts),
     /// Podman: permission bits alone, no user names, and every `user.*` xattr.
     Podman,
+    /// A build context as the `docker` command packs it: everything is root's.
+    Context(Modes),
+}
+
+/// What the mode of an entry of a build context tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Modes {
+    /// Permissions alone: Docker 24 and later.
+    #[default]
+    Plain,
+    /// The type of the file as well: Docker up to 23.
+    Typed,
 }
 
 /// An archive of files that may change, as they were when it was put together.
@@ -112,10 +124,11 @@ pub fn naive_diff(new: &Stack, changes: &Changes, style: &Style) -> Result<Expor
     builder.finish()
 }
 
-struct Builder<'a> {
+/// Packs entries one after another.
+pub(super) struct Builder<'a> {
     stack: &'a Stack,
     style: &'a Style,
-    packer: Packer,
+    pub(super) packer: Packer,
     links: HardLinks,
     newest: Time,
     stamp: Fingerprint,
@@ -124,7 +137,7 @@ struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
-    fn new(stack: &'a Stack, style: &'a Style) -> Builder<'a> {
+    pub(super) fn new(stack: &'a Stack, style: &'a Style) -> Builder<'a> {
         Builder {
             stack,
             style,
@@ -147,7 +160,7 @@ impl<'a> Builder<'a> {
     }
 
     /// Puts an entry in, unless it was removed meanwhile.
-    fn push(&mut self, path: &[u8], entry: &Entry) -> Result<()> {
+    pub(super) fn push(&mut self, path: &[u8], entry: &Entry) -> Result<()> {
         let pushed = self.push_entry(path, entry);
         self.unless_gone(path, pushed)
     }
@@ -205,15 +218,17 @@ impl<'a> Builder<'a> {
             header = Header { typeflag: Type::HardLink, link: first, ..header };
         }
         let is_pushed = if header.typeflag == Type::Regular && stat.size > 0 {
-            let expect = Expect::Stamp(self.content_stat(entry)?.stamp());
-            let root = &self.stack.layers()[entry.data.layer].root;
-            let (directory, name) = parent_and_name(&entry.data.path);
-            let file = FileRef { root, directory, name, size: stat.size, expect };
-            self.pack(header, &Body::File(file))
+            self.pack(header, &Body::File(self.stack.file(entry)?))
         } else {
             self.pack(header, &Body::Empty)
         };
         if is_pushed { Ok(()) } else { self.omit(path) }
+    }
+
+    /// An empty file that stands for a mark, and has no place of its own.
+    pub(super) fn push_mark(&mut self, path: &[u8], stat: &Stat) -> Result<()> {
+        let Some(header) = self.header(path, stat) else { return self.omit(path) };
+        if self.pack(header, &Body::Empty) { Ok(()) } else { self.omit(path) }
     }
 
     fn pack(&mut self, header: Header, body: &Body<'_>) -> bool {
@@ -226,15 +241,6 @@ impl<'a> Builder<'a> {
     fn omit(&mut self, path: &[u8]) -> Result<()> {
         self.omitted.push(OsStr::from_bytes(path).to_owned());
         Ok(())
-    }
-
-    /// Attributes of the file that the contents come from.
-    fn content_stat(&self, entry: &Entry) -> Result<Stat> {
-        if entry.data == entry.place {
-            return Ok(entry.stat);
-        }
-        let path = OsStr::from_bytes(&entry.data.path);
-        self.stack.layers()[entry.data.layer].root.stat(path)
     }
 
     /// The header of an entry, without link and xattrs; `None` for what a tar can't hold.
@@ -260,7 +266,7 @@ impl<'a> Builder<'a> {
             ..Header::new(name, typeflag)
         };
         let mut header = self.owned(header, stat);
-        if matches!(self.style, Style::Typed(_)) {
+        if matches!(self.style, Style::Typed(_) | Style::Context(Modes::Typed)) {
             header.mode = stat.mode;
         }
         Some(header)
@@ -270,6 +276,7 @@ impl<'a> Builder<'a> {
         let (user, group) = match self.style {
             Style::Plain | Style::Podman => (Vec::new(), Vec::new()),
             Style::Typed(accounts) => (accounts.user(stat.uid), accounts.group(stat.gid)),
+            Style::Context(_) => return header,
         };
         Header { uid: stat.uid, gid: stat.gid, user, group, ..header }
     }
@@ -277,7 +284,7 @@ impl<'a> Builder<'a> {
     /// The xattrs that the engine packs.
     fn xattrs(&self, entry: &Entry) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
         match self.style {
-            Style::Plain | Style::Typed(_) => self.capability(entry),
+            Style::Plain | Style::Typed(_) | Style::Context(_) => self.capability(entry),
             Style::Podman => self.all_xattrs(entry),
         }
     }
@@ -338,7 +345,7 @@ impl<'a> Builder<'a> {
         };
         let header = Header {
             mode: match self.style {
-                Style::Plain | Style::Typed(_) => 0o600,
+                Style::Plain | Style::Typed(_) | Style::Context(_) => 0o600,
                 Style::Podman => 0,
             },
             mtime: stat.mtime.secs,
@@ -353,7 +360,7 @@ impl<'a> Builder<'a> {
     /// (containers/storage `pkg/archive/archive_linux.go`, `ConvertWrite`).
     fn marks_opaque(&self, below: &Stack, path: &[u8]) -> Result<bool> {
         match self.style {
-            Style::Plain | Style::Typed(_) => Ok(true),
+            Style::Plain | Style::Typed(_) | Style::Context(_) => Ok(true),
             Style::Podman => Ok(find(below, path)?.is_some()),
         }
     }
@@ -379,7 +386,7 @@ impl<'a> Builder<'a> {
         find(self.stack, path)?.ok_or_else(|| Error::stale(OsStr::from_bytes(path)))
     }
 
-    fn finish(self) -> Result<Export> {
+    pub(super) fn finish(self) -> Result<Export> {
         Ok(Export {
             recipe: self.packer.finish()?,
             newest: self.newest,

@@ -73,6 +73,8 @@ pub enum Failure {
         /// Those that there are.
         known: Vec<String>,
     },
+    /// Something that was to be read.
+    Read(Error),
 }
 
 impl Failure {
@@ -85,7 +87,7 @@ impl Failure {
             Failure::Output(_) => ExitStatus::Failure,
             Failure::Mount(err) => mount_status(err),
             Failure::Store(err) => store_status(err),
-            Failure::Snapshots(_) => ExitStatus::Failure,
+            Failure::Read(_) | Failure::Snapshots(_) => ExitStatus::Failure,
         }
     }
 }
@@ -141,6 +143,7 @@ impl fmt::Display for Failure {
             }
             Failure::Store(err) => write!(f, "{err}"),
             Failure::Snapshots(err) => write!(f, "{err}"),
+            Failure::Read(err) => write!(f, "{err}"),
         }
     }
 }
@@ -152,6 +155,7 @@ impl std::error::Error for Failure {
             Failure::Mount(err) => Some(err),
             Failure::Store(err) => Some(err),
             Failure::Snapshots(err) => Some(err),
+            Failure::Read(err) => Some(err),
             Failure::Usage(_) | Failure::NoStore(_) | Failure::NoNamespace { .. } => None,
         }
     }
@@ -169,10 +173,15 @@ impl From<OpenError> for Failure {
     }
 }
 
+impl From<Error> for Failure {
+    fn from(err: Error) -> Failure {
+        Failure::Read(err)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Error;
 
     #[test]
     fn a_store_failure_says_what_to_do() {

@@ -183,7 +183,7 @@ impl Level {
     }
 }
 
-fn push(path: &mut Vec<u8>, name: &[u8]) {
+pub(super) fn push(path: &mut Vec<u8>, name: &[u8]) {
     if !path.is_empty() {
         path.push(b'/');
     }

@@ -52,7 +52,7 @@ pub(super) struct Known {
     pub(super) parent: u64,
     /// When it was looked up last.
     pub(super) seen: Instant,
-    identity: Identity,
+    pub(super) identity: Identity,
     lookups: u64,
 }
 

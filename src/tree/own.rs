@@ -41,6 +41,10 @@ impl OwnFiles {
         Ok(OwnFiles { own, files: Arc::new(MergedTree::new(alone, symlinks, mtime)) })
     }
 
+    pub(super) fn own(&self) -> &OwnTree {
+        &self.own
+    }
+
     pub(super) fn files(&self) -> &MergedTree {
         &self.files
     }

@@ -4,12 +4,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The modules from the top down. One may use those that stand below its line, and none beside it.
-const LAYERS: [&[&str]; 15] = [
+const LAYERS: [&[&str]; 16] = [
     &["main"],
     &["cli"],
     &["mount"],
     &["fuse"],
     &["tree"],
+    &["sum"],
     &["archive"],
     &["overlay"],
     &["store"],

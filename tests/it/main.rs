@@ -18,5 +18,6 @@ mod podman;
 mod semantics;
 mod several;
 mod stores;
+mod sums;
 mod support;
 mod validate;

@@ -3,9 +3,9 @@
 //! These go through the tree, without a mount; what needs a kernel is in `tests/mount/`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
@@ -15,11 +15,17 @@ use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_OMIT, utimensat};
 use rustix::io::Errno;
 use serde_json::{Value, json};
 use stratafs::archive::Flavour;
-use stratafs::backing::{FileKind, Seek, Time};
-use stratafs::recipe::{Changed, Verify};
+use stratafs::archive::context::{self, Rules};
+use stratafs::backing::{Access, FileKind, Root, Seek, Time};
+use stratafs::overlay::Stack;
+use stratafs::overlay::files::Files;
+use stratafs::recipe::{Changed, Recipe, Verify};
 use stratafs::snapshot::Snapshots;
-use stratafs::store::{self, Source};
-use stratafs::tree::{Attr, Filter, Keeping, Options, ROOT, Reader, Symlinks, Tree};
+use stratafs::store::{self, LayerDir, Marks, Source};
+use stratafs::sum::build::Context;
+use stratafs::sum::tarsum::{Version, tarsum};
+use stratafs::sum::{Cancel, content};
+use stratafs::tree::{Attr, Filter, Keeping, Options, ROOT, Reader, Sum, Symlinks, Tree};
 
 use crate::stores::golden::{self, VFS_20};
 use crate::stores::handmade::{
@@ -1524,6 +1530,100 @@ fn xattrs_of_files_are_shown_and_trusted_ones_to_root_alone() {
     assert_eq!(errno(refused), Some(Errno::NODATA));
     let save = view.attr("images/app:1/save.tar").unwrap().ino;
     assert_eq!(view.tree.xattrs(save, ROOT_USER).unwrap(), Vec::<std::ffi::OsString>::new());
+}
+
+/// A checksum by the name of its xattr.
+fn sum(view: &View, path: &str, name: &str) -> stratafs::error::Result<String> {
+    let sum = Sum::of_xattr(format!("user.stratafs.{name}").as_ref()).unwrap();
+    let value = view.tree.sum(view.attr(path)?.ino, sum, &Cancel::default())?;
+    Ok(String::from_utf8(value).unwrap())
+}
+
+#[test]
+fn checksums_are_xattrs_that_nobody_lists() {
+    let Some(sample) = sample() else { return };
+    let set = |name: &str, value: &[u8]| {
+        let path = sample.web.diff.join("own");
+        rustix::fs::lsetxattr(path, name, value, rustix::fs::XattrFlags::empty()).unwrap();
+    };
+    set("user.stratafs.sha256", b"a lie");
+    let view = View::of(sample.path());
+    let files = ["images/app:1/save.tar", "images/app:1/config.json", "containers/web/rootfs/own"];
+    for path in files {
+        let hex = digest(&view.read(path)).strip_prefix("sha256:").unwrap().to_owned();
+        assert_eq!(sum(&view, path, "sha256").unwrap(), hex, "{path}");
+        let ino = view.attr(path).unwrap().ino;
+        assert_eq!(view.tree.xattrs(ino, ROOT_USER).unwrap(), Vec::<OsString>::new(), "{path}");
+        let known = view.tree.known_sum(ino, Sum::Sha256).unwrap();
+        assert_eq!(known, Some(hex.into_bytes()), "worked out once");
+    }
+    let save = Recipe::inline(view.read(files[0]));
+    for (name, version) in [
+        ("tarsum", Version::V1),
+        ("tarsum.v0", Version::V0),
+        ("tarsum.v1", Version::V1),
+        ("tarsum.dev", Version::Dev),
+    ] {
+        let expected = tarsum(&save, version, &Cancel::default()).unwrap();
+        assert_eq!(sum(&view, files[0], name).unwrap(), expected);
+    }
+    for (path, name) in [
+        ("images", "sha256"),
+        ("images/app:1/config.json", "tarsum"),
+        ("images/app:1/rootfs", "sha256"),
+        ("images/app:1/save.tar", "buildhash"),
+    ] {
+        assert_eq!(errno(sum(&view, path, name)), Some(Errno::NODATA), "{path} {name}");
+    }
+}
+
+#[test]
+fn files_and_directories_have_the_hashes_that_builders_give_them() {
+    let Some(sample) = sample() else { return };
+    let view = View::of(sample.path());
+    // The same files on disk, as a context of their own.
+    let disk = |dir: &Path, path: &str| {
+        let root = Arc::new(Root::open(dir, Access::Live).unwrap());
+        let stack = Stack::new(vec![LayerDir { root, identity: 0, marks: Marks::Complete }]);
+        let files = Files::Merged(&stack);
+        let tar = context::context(&files, &Rules::default()).unwrap();
+        let context = Context::new(Arc::new(tar)).unwrap();
+        let built = context.hash_path(path.as_bytes(), Version::V1, &Cancel::default());
+        let found = files.find(path.as_bytes()).unwrap();
+        let content = content::hash(&files, path.as_bytes(), &found, &Cancel::default());
+        (built.unwrap(), content.unwrap().to_string())
+    };
+    let lowest = &sample.layers[0].diff;
+    let layer = view.names("images/app:1/layers").remove(0);
+    let top = format!("images/app:1/layers/{layer}/diff");
+    for path in ["", "etc", "etc/passwd", "usr", "sparse", "odd"] {
+        let (built, content) = disk(lowest, path);
+        assert_eq!(sum(&view, &format!("{top}/{path}"), "contenthash").unwrap(), content, "{path}");
+        assert_eq!(sum(&view, &format!("{top}/{path}"), "buildhash").unwrap(), built, "{path}");
+    }
+    for path in ["etc", "etc/passwd"] {
+        let (built, content) = disk(lowest, path);
+        let rootfs = format!("images/app:1/rootfs/{path}");
+        assert_eq!(sum(&view, &rootfs, "buildhash").unwrap(), built, "{path}");
+        assert_eq!(sum(&view, &rootfs, "contenthash").unwrap(), content, "{path}");
+    }
+    // A deletion counts in diff/, as the file that it is there.
+    let all = sum(&view, "containers/web/diff", "buildhash").unwrap();
+    fs::remove_file(sample.web.diff.join("etc/shadow")).unwrap();
+    fs::write(sample.web.diff.join("etc/.wh.shadow"), "").unwrap();
+    fs::set_permissions(sample.web.diff.join("etc/.wh.shadow"), fs::Permissions::from_mode(0o600))
+        .unwrap();
+    assert_eq!(disk(&sample.web.diff, "").0, all);
+    // Which of its names is meant, an xattr can't tell.
+    let linked = sum(&view, "images/app:1/rootfs/usr/bin/tool", "buildhash");
+    assert_eq!(errno(linked), Some(Errno::OPNOTSUPP));
+    assert!(sum(&view, "images/app:1/rootfs/usr/bin/tool", "contenthash").is_ok());
+    // What a container writes counts within a second.
+    let before = sum(&view, "containers/web/rootfs/etc", "buildhash").unwrap();
+    write(&sample.web.diff, "etc/new", b"new");
+    wait_until("what was written", || {
+        sum(&view, "containers/web/rootfs/etc", "buildhash").unwrap() != before
+    });
 }
 
 #[test]

@@ -12,6 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use rustix::fs::{CWD, FileType, Mode, RawDir, XattrFlags};
+use stratafs::digest::Digest;
 
 use crate::mounted::{Mounted, can_mount, options_of};
 use crate::stores::handmade::hex_of;
@@ -376,4 +377,68 @@ fn statfs_tells_what_the_layers_take() {
     let used: u64 = sizes.sum();
     assert!((total - free).abs_diff(used) < 2 * shown.f_frsize, "{} for {used}", total - free);
     assert_eq!((shown.f_bavail, shown.f_namemax), (0, 255));
+}
+
+/// The value of an xattr, as the kernel gives it.
+fn xattr(path: &Path, name: &str) -> io::Result<String> {
+    let mut value = [0; 256];
+    let length = rustix::fs::lgetxattr(path, name, &mut value[..])?;
+    Ok(String::from_utf8(value[..length].to_vec()).unwrap())
+}
+
+#[test]
+fn a_reader_of_a_checksum_can_be_killed_and_others_go_on() {
+    let Some((mounted, sample)) = mounted_sample() else { return };
+    let own = mounted.at("containers/web/rootfs/own");
+    let hex = xattr(&own, "user.stratafs.sha256").unwrap();
+    assert_eq!(hex, Digest::of(b"own\n").hex());
+    let mut names = [0; 256];
+    assert_eq!(rustix::fs::llistxattr(&own, &mut names[..]).unwrap(), 0, "listed nowhere");
+    assert!(xattr(&own, "user.stratafs.tarsum").is_err());
+    let tar = mounted.at("containers/web/export.tar");
+    assert!(xattr(&tar, "user.stratafs.tarsum").unwrap().starts_with("tarsum.v1+sha256:"));
+    let rootfs = mounted.at("containers/web/rootfs");
+    assert!(xattr(&rootfs, "user.stratafs.buildhash").unwrap().starts_with("dir:"));
+    assert!(xattr(&rootfs, "user.stratafs.contenthash").unwrap().starts_with("sha256:"));
+
+    let endless = File::create(sample.web.diff.join("endless")).unwrap();
+    endless.set_len(1 << 42).unwrap();
+    let path = mounted.at("containers/web/rootfs/endless");
+    wait_for(|| path.exists());
+    let ask = |_| {
+        let code = "import os, sys; os.getxattr(sys.argv[1], 'user.stratafs.sha256')";
+        Command::new("python3").args(["-c", code]).arg(&path).stderr(Stdio::null()).spawn()
+    };
+    let Ok(mut asking) = (0..5).map(ask).collect::<io::Result<Vec<_>>>() else {
+        eprintln!("skipped: python3 asks for xattrs here");
+        return;
+    };
+    thread::sleep(Duration::from_millis(500));
+    let start = Instant::now();
+    assert_eq!(fs::read(&own).unwrap(), b"own\n");
+    assert!(mounted.at("images/app:1/save.tar").metadata().unwrap().len() > 0);
+    assert!(start.elapsed() < FRESH, "others are served");
+    for asking in &mut asking {
+        assert!(asking.try_wait().unwrap().is_none(), "it waits");
+        asking.kill().unwrap();
+    }
+    let start = Instant::now();
+    for asking in &mut asking {
+        asking.wait().unwrap();
+    }
+    assert!(start.elapsed() < 3 * FRESH, "gone after {:?}", start.elapsed());
+    // Nobody works on it any more, so this one is not kept waiting either.
+    let start = Instant::now();
+    write(&sample.web.diff, "small", b"small");
+    wait_for(|| mounted.at("containers/web/rootfs/small").exists());
+    assert!(xattr(&mounted.at("containers/web/rootfs/small"), "user.stratafs.sha256").is_ok());
+    assert!(start.elapsed() < 3 * FRESH);
+}
+
+fn wait_for(mut is_so: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < 2 * FRESH);
+        thread::sleep(Duration::from_millis(20));
+    }
 }
