@@ -167,7 +167,8 @@ impl Stack {
     /// ENOENT where there is no layer at all, and what the file system says.
     pub fn root(&self) -> Result<Entry> {
         let top = self.layers.first().ok_or_else(|| Error::not_found("/"))?;
-        let mut stat = top.root.stat("")?;
+        let dir = top.root.dir("")?;
+        let mut stat = top.seen(&dir, OsStr::new(""), dir.own_stat()?)?;
         if self.layers.len() > 1 {
             stat.nlink = 1;
         }

@@ -1,11 +1,12 @@
 //! What an engine keeps on disk, described: images, layers, containers. Nothing here writes.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::backing::{Bytes, Root, Time};
+use crate::backing::{Bytes, Dir, FileKind, Root, Stat, Time};
 use crate::digest::{ChainId, ContainerId, DiffId, Digest, ImageId};
 use crate::error::{Error, Result};
 
@@ -17,14 +18,17 @@ mod driver;
 mod files;
 mod find;
 mod host;
+mod ids;
 pub mod manifest;
 pub mod names;
 mod stamp;
+mod system;
 mod volumes;
 
 pub use bind::{Bound, bind, is_at_home};
 pub use find::{Kind, OpenError, Source, open, open_all};
 pub use host::{Users, find_host_stores};
+pub use ids::{IdMap, IdPair, IdRange, Owners, UNMAPPED, shown_id};
 pub(crate) use stamp::{Stamp, Taking};
 
 /// A stamp of a store's state: equal stamps mean that nothing was added, removed or renamed.
@@ -298,6 +302,8 @@ pub struct LayerDir {
     pub identity: u64,
     /// How it marks what it hides.
     pub marks: Marks,
+    /// What its files' owners are called in the container; `None` where they stand on disk so.
+    pub owners: Option<Arc<Owners>>,
 }
 
 /// How a layer's directory marks the names that it hides.
@@ -307,8 +313,45 @@ pub enum Marks {
     Trusted,
     /// Overlayfs, rootless: 0/0 devices and `user.overlay.*`.
     User,
+    /// fuse-overlayfs: 0/0 devices or names `.wh.NAME`, and `opaque` as one of three xattrs or the
+    /// name `.wh..wh..opq`.
+    Fuse,
+    /// Aufs: names `.wh.NAME` and `.wh..wh..opq`; all else that begins with `.wh..wh.` is its own.
+    Aufs,
+    /// Overlayfs, by root, with copies of what lay right below when the layer was made, as Docker's
+    /// first overlay driver makes them: not all that is there is the layer's own.
+    Copied,
     /// It holds everything itself, as with the vfs driver: nothing below counts, no mark does.
     Complete,
+}
+
+impl LayerDir {
+    /// The attributes `stat` of the entry `name` in the directory `dir` of this layer (`""`: `dir`
+    /// itself), with the owner that the container sees.
+    ///
+    /// # Errors
+    /// What the file system says of the xattr in which an engine noted an owner.
+    pub fn seen(&self, dir: &Dir, name: &OsStr, stat: Stat) -> Result<Stat> {
+        let Some(owners) = &self.owners else { return Ok(stat) };
+        let may_have_note = matches!(stat.kind, FileKind::Regular | FileKind::Directory);
+        let note = match owners.has_notes && may_have_note {
+            true => dir.xattr(name, OsStr::new(Owners::NOTE))?,
+            false => None,
+        };
+        Ok(owners.seen(stat, note.as_deref()))
+    }
+}
+
+impl Marks {
+    /// True where the directory holds what the layer changed, all of that and nothing else, in the
+    /// way of overlayfs.
+    #[must_use]
+    pub fn hold_changes_alone(self) -> bool {
+        match self {
+            Marks::Trusted | Marks::User => true,
+            Marks::Fuse | Marks::Aufs | Marks::Copied | Marks::Complete => false,
+        }
+    }
 }
 
 /// A container.

@@ -3,6 +3,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 
 use rustix::io::Errno;
 
@@ -12,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::overlay::changes::{Changes, Kind};
 use crate::overlay::{Entry, Stack, find, parent_and_name};
 use crate::recipe::Recipe;
+use crate::store::{UNMAPPED, shown_id};
 use crate::tar::header::{Header, Type};
 
 mod accounts;
@@ -68,6 +70,9 @@ pub struct Export {
     /// Paths that no tar can hold: sockets, and names that have no room. Of a container also what
     /// was removed while the archive was put together.
     pub omitted: Vec<OsString>,
+    /// Files that are left out since the container has no name for their owner, where they lie on
+    /// disk.
+    pub unowned: Vec<PathBuf>,
     /// True where no entry went in.
     pub is_empty: bool,
 }
@@ -133,6 +138,7 @@ pub(super) struct Builder<'a> {
     newest: Time,
     stamp: Fingerprint,
     omitted: Vec<OsString>,
+    unowned: Vec<PathBuf>,
     is_empty: bool,
 }
 
@@ -146,6 +152,7 @@ impl<'a> Builder<'a> {
             newest: Time::default(),
             stamp: Fingerprint::new(),
             omitted: Vec::new(),
+            unowned: Vec::new(),
             is_empty: true,
         }
     }
@@ -204,6 +211,12 @@ impl<'a> Builder<'a> {
 
     fn push_entry(&mut self, path: &[u8], entry: &Entry) -> Result<()> {
         let stat = &entry.stat;
+        if [stat.uid, stat.gid].contains(&UNMAPPED) {
+            // Engines leave it out and go on (moby pkg/archive, `addTarFile`).
+            let root = &self.stack.layers()[entry.place.layer].root;
+            self.unowned.push(root.path().join(entry.place.path()));
+            return Ok(());
+        }
         let Some(mut header) = self.header(path, stat) else {
             return self.omit(path);
         };
@@ -278,7 +291,7 @@ impl<'a> Builder<'a> {
             Style::Typed(accounts) => (accounts.user(stat.uid), accounts.group(stat.gid)),
             Style::Context(_) => return header,
         };
-        Header { uid: stat.uid, gid: stat.gid, user, group, ..header }
+        Header { uid: shown_id(stat.uid), gid: shown_id(stat.gid), user, group, ..header }
     }
 
     /// The xattrs that the engine packs.
@@ -392,6 +405,7 @@ impl<'a> Builder<'a> {
             newest: self.newest,
             stamp: self.stamp.finish(),
             omitted: self.omitted,
+            unowned: self.unowned,
             is_empty: self.is_empty,
         })
     }

@@ -56,5 +56,5 @@ pub(super) fn open(path: &Path) -> Result<OnDisk> {
 /// Whatever the file system says.
 pub(super) fn tree(path: &Path) -> Result<Stack> {
     let root = Arc::new(Root::open(path, Access::Live)?);
-    Ok(Stack::new(vec![LayerDir { root, identity: 0, marks: Marks::Complete }]))
+    Ok(Stack::new(vec![LayerDir { root, identity: 0, marks: Marks::Complete, owners: None }]))
 }

@@ -77,6 +77,14 @@ impl Changes {
         })
     }
 
+    /// Those whose path `keep` wants.
+    #[must_use]
+    pub fn filtered(&self, keep: impl Fn(&[u8]) -> bool) -> Changes {
+        let mut kept = Changes::default();
+        self.iter().filter(|change| keep(change.path)).for_each(|change| kept.push(change));
+        kept
+    }
+
     /// Memory that it takes, in bytes, about.
     #[must_use]
     pub fn weight(&self) -> usize {

@@ -3,9 +3,11 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
+use super::join;
+use super::own::{OPAQUE, WHITEOUT_PREFIX};
 use crate::backing::{Dir, FileKind, Stat};
 use crate::error::{Error, Result};
-use crate::store::Marks;
+use crate::store::{LayerDir, Marks};
 
 /// Longest redirect that is followed, in bytes: what the kernel writes (`redirect_max`,
 /// fs/overlayfs/dir.c).
@@ -15,21 +17,83 @@ const REDIRECT_MAX: usize = 256;
 /// (`OVL_METACOPY_MIN_SIZE`, fs/overlayfs/overlayfs.h).
 const METACOPY_HEADER: usize = 4;
 
+/// Where fuse-overlayfs finds that a directory is opaque: the first that there is says so
+/// (`is_directory_opaque`, main.c).
+const FUSE_OPAQUE: [&str; 3] =
+    ["trusted.overlay.opaque", "user.overlay.opaque", "user.fuseoverlayfs.opaque"];
+
+/// Beginnings of the xattrs that fuse-overlayfs keeps to itself (`can_access_xattr`, main.c).
+const FUSE_OWN: [&str; 4] =
+    ["trusted.overlay.", "user.overlay.", "user.fuseoverlayfs.", "user.containers.override_"];
+
 /// The xattr that makes an empty file a whiteout.
 const WHITEOUT: &str = "whiteout";
 
 /// The namespace of the marks, where the layer has any.
 fn namespace(marks: Marks) -> Option<&'static str> {
     match marks {
-        Marks::Trusted => Some("trusted.overlay."),
+        Marks::Trusted | Marks::Copied => Some("trusted.overlay."),
         Marks::User => Some("user.overlay."),
-        Marks::Complete => None,
+        Marks::Fuse | Marks::Aufs | Marks::Complete => None,
+    }
+}
+
+/// True where names that begin with `.wh.` are marks.
+fn are_names(marks: Marks) -> bool {
+    match marks {
+        Marks::Fuse | Marks::Aufs => true,
+        Marks::Trusted | Marks::User | Marks::Copied | Marks::Complete => false,
+    }
+}
+
+/// What the name `name` in a layer's directory stands for: itself, the name that it hides, or
+/// nothing that is shown.
+pub(super) fn meant<'a>(marks: Marks, name: &'a OsStr) -> Option<&'a OsStr> {
+    let hidden = match name.as_bytes().strip_prefix(WHITEOUT_PREFIX.as_bytes()) {
+        Some(hidden) if are_names(marks) => hidden,
+        _ => return Some(name),
+    };
+    let is_own = hidden.is_empty() || hidden.starts_with(WHITEOUT_PREFIX.as_bytes());
+    (!is_own).then(|| OsStr::from_bytes(hidden))
+}
+
+/// True where `name` is no file's but a mark.
+pub(super) fn is_mark(marks: Marks, name: &OsStr) -> bool {
+    are_names(marks) && name.as_bytes().starts_with(WHITEOUT_PREFIX.as_bytes())
+}
+
+/// True where a name in `dir` hides `name` in the layers below.
+pub(super) fn is_hidden_by_name(dir: &Dir, name: &OsStr, marks: Marks) -> Result<bool> {
+    if !are_names(marks) {
+        return Ok(false);
+    }
+    let mark = OsString::from_vec([WHITEOUT_PREFIX.as_bytes(), name.as_bytes()].concat());
+    exists(dir.stat(&mark))
+}
+
+/// True where a name in the directory `path` of a layer hides what the layers below have there.
+pub(super) fn is_opaque_by_name(layer: &LayerDir, path: &[u8]) -> Result<bool> {
+    match are_names(layer.marks) {
+        true => exists(layer.root.stat(OsStr::from_bytes(&join(path, OPAQUE.as_bytes())))),
+        false => Ok(false),
+    }
+}
+
+fn exists(stat: Result<Stat>) -> Result<bool> {
+    match stat {
+        Ok(_) => Ok(true),
+        Err(err) if err.is_not_found() || err.is_misplaced() => Ok(false),
+        Err(err) => Err(err),
     }
 }
 
 /// The name under which the merged tree shows the xattr `raw`; `None` where it is overlayfs's own.
 /// Those of an overlay that lies in this one are stored with one more `overlay.`.
 pub(super) fn shown(marks: Marks, raw: &OsStr) -> Option<OsString> {
+    let is_of_fuse = |own: &&str| raw.as_bytes().starts_with(own.as_bytes());
+    if marks == Marks::Fuse && FUSE_OWN.iter().any(|own| is_of_fuse(&own)) {
+        return None;
+    }
     let own = namespace(marks).and_then(|namespace| {
         Some((namespace, raw.as_bytes().strip_prefix(namespace.as_bytes())?))
     });
@@ -64,13 +128,28 @@ pub(super) struct DirMarks {
 
 /// True where the directory `name` in `dir` (`""`: `dir` itself) is marked opaque.
 pub(super) fn is_opaque(dir: &Dir, name: &OsStr, marks: Marks) -> Result<bool> {
+    if marks == Marks::Fuse {
+        return is_opaque_to_fuse(dir, name);
+    }
     let Some(namespace) = namespace(marks) else { return Ok(false) };
     Own::read(dir, name, namespace)?.is_opaque()
 }
 
+fn is_opaque_to_fuse(dir: &Dir, name: &OsStr) -> Result<bool> {
+    for attribute in FUSE_OPAQUE {
+        if let Some(value) = dir.xattr(name, OsStr::new(attribute))? {
+            return Ok(value.starts_with(b"y"));
+        }
+    }
+    Ok(false)
+}
+
 /// The marks of the directory `name` in `dir` (`""`: `dir` itself).
 pub(super) fn of_directory(dir: &Dir, name: &OsStr, marks: Marks) -> Result<DirMarks> {
-    let Some(namespace) = namespace(marks) else { return Ok(DirMarks::default()) };
+    let Some(namespace) = namespace(marks) else {
+        let is_opaque = is_opaque(dir, name, marks)?;
+        return Ok(DirMarks { is_opaque, ..DirMarks::default() });
+    };
     let own = Own::read(dir, name, namespace)?;
     let is_opaque = own.is_opaque()?;
     let redirect = if is_opaque { None } else { own.redirect()? };
@@ -114,10 +193,11 @@ pub(super) fn of_file(
     marks: Marks,
     may_be_metacopy: bool,
 ) -> Result<FileMark> {
-    let Some(namespace) = namespace(marks) else { return Ok(FileMark::None) };
-    if stat.kind == FileKind::CharDevice && stat.rdev == (0, 0) {
+    let has_devices = matches!(marks, Marks::Fuse) || namespace(marks).is_some();
+    if has_devices && stat.kind == FileKind::CharDevice && stat.rdev == (0, 0) {
         return Ok(FileMark::Whiteout);
     }
+    let Some(namespace) = namespace(marks) else { return Ok(FileMark::None) };
     if stat.kind != FileKind::Regular || (stat.size > 0 && !may_be_metacopy) {
         return Ok(FileMark::None);
     }

@@ -218,7 +218,8 @@ mod tests {
             std::os::unix::fs::symlink(target, dir.path().join(name)).unwrap();
         }
         let root = Arc::new(Root::open(dir.path(), Access::Sealed).unwrap());
-        let stack = Stack::new(vec![LayerDir { root, identity: 1, marks: Marks::Complete }]);
+        let stack =
+            Stack::new(vec![LayerDir { root, identity: 1, marks: Marks::Complete, owners: None }]);
         let found = |path: &str| stack.canonical(path.as_bytes()).map(String::from_utf8);
         for (path, expected) in [
             ("/run/app", "run/app"),
@@ -244,7 +245,7 @@ mod tests {
                 lsetxattr(&path, "user.overlay.redirect", b"/x", XattrFlags::empty()).unwrap();
             }
             let root = Arc::new(Root::open(&path, Access::Sealed).unwrap());
-            LayerDir { root, identity: at as u64, marks: Marks::User }
+            LayerDir { root, identity: at as u64, marks: Marks::User, owners: None }
         };
         let stack = Stack::new((0..4).map(layer).collect());
         let mut counted = Redirected { entries: REDIRECTED_MAX - 100 };

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use super::marks::{self, FileMark};
 use super::{Entry, Place, Stack, join};
-use crate::backing::{Access, Dir, FileKind, Stat};
+use crate::backing::{Access, Dir, DirEntry, FileKind, Stat};
 use crate::error::{Error, Result};
 
 /// Longest name that redirects may add up to, in bytes (Linux `PATH_MAX`).
@@ -46,9 +46,13 @@ impl<'a> Merged<'a> {
     pub(super) fn names(&self) -> Result<Vec<Holder>> {
         let mut names = Vec::new();
         for (at, place) in self.lowers.iter().enumerate() {
-            let (dir, listed) = self.stack.layer(place)?.root.listed_dir(place.path())?;
+            let layer = self.stack.layer(place)?;
+            let (dir, listed) = layer.root.listed_dir(place.path())?;
             self.dirs[at].get_or_init(|| dir);
-            names.extend(listed.into_iter().map(|entry| Holder { name: entry.name, at }));
+            let meant =
+                |entry: DirEntry| marks::meant(layer.marks, &entry.name).map(OsStr::to_owned);
+            let holder = |name| Holder { name, at };
+            names.extend(listed.into_iter().filter_map(meant).map(holder));
         }
         names.sort_unstable();
         Ok(names)
@@ -171,6 +175,8 @@ struct Search<'a> {
 /// One name of the path that is looked for.
 struct Step<'a> {
     dir: &'a Dir,
+    /// Where `dir` is.
+    parent: &'a Place,
     layer: &'a Layer<'a>,
     name: &'a OsStr,
     /// Where in [`Search::name`] it starts and ends.
@@ -210,6 +216,7 @@ impl<'a> Search<'a> {
         let name = self.name.clone();
         let hit = self.step(&Step {
             dir: parent.dir(at)?,
+            parent: place,
             layer: &layer,
             name: OsStr::from_bytes(&name),
             start: 0,
@@ -236,6 +243,7 @@ impl<'a> Search<'a> {
             };
             let hit = self.step(&Step {
                 dir: &dir,
+                parent: &place,
                 layer,
                 name: &name,
                 start,
@@ -261,8 +269,15 @@ impl<'a> Search<'a> {
     }
 
     fn look(&mut self, step: &Step<'_>) -> Result<Option<Hit>> {
-        let stat = step.dir.stat(step.name)?;
+        let marks = step.layer.dir.marks;
+        if marks::is_mark(marks, step.name) {
+            return Ok(None);
+        }
         let is_last = step.end == self.name.len();
+        if marks::is_hidden_by_name(step.dir, step.name, marks)? {
+            self.is_done = true; // what this very layer holds counts nevertheless
+        }
+        let stat = step.dir.stat(step.name)?;
         let is_in_the_way = match stat.kind {
             FileKind::Directory => is_last && self.needs_data,
             FileKind::Regular => !is_last || self.is_dir,
@@ -276,11 +291,16 @@ impl<'a> Search<'a> {
             self.is_done = true;
             return Ok(None);
         }
-        if stat.is_dir() {
-            self.is_dir |= is_last;
-            return Ok(Some(Hit { stat, is_impure: self.directory(step)? }));
-        }
-        Ok(self.file(step, &stat)?.then_some(Hit { stat, is_impure: false }))
+        let is_impure = match stat.is_dir() {
+            true => {
+                self.is_dir |= is_last;
+                self.directory(step)?
+            }
+            false if self.file(step, &stat)? => false,
+            false => return Ok(None), // a whiteout
+        };
+        let stat = step.layer.dir.seen(step.dir, step.name, stat)?;
+        Ok(Some(Hit { stat, is_impure }))
     }
 
     /// Learns from a directory. True where it may hold metacopies.
@@ -289,7 +309,8 @@ impl<'a> Search<'a> {
             return Ok(false);
         }
         let marks = marks::of_directory(step.dir, step.name, step.layer.dir.marks)?;
-        self.is_done |= marks.is_opaque;
+        let path = join(&step.parent.path, step.name.as_bytes());
+        self.is_done |= marks.is_opaque || marks::is_opaque_by_name(step.layer.dir, &path)?;
         self.follow(step, marks.redirect)?;
         Ok(marks.is_impure || step.layer.dir.root.access() == Access::Live)
     }

@@ -63,7 +63,8 @@ fn layer(root: Root) -> LayerDir {
     let mut identity = Fingerprint::new();
     identity.add(b"bind");
     identity.add(root.path().as_os_str().as_bytes());
-    LayerDir { root: Arc::new(root), identity: identity.finish(), marks: Marks::Complete }
+    let (root, identity) = (Arc::new(root), identity.finish());
+    LayerDir { root, identity, marks: Marks::Complete, owners: None }
 }
 
 /// An absolute path without its slash; `None` for one that is not plain.

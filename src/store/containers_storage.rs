@@ -8,21 +8,25 @@
 //!    waited for; where two were read at different moments, the question is asked again.
 //! 3. Parents stand in one list and again in each layer's directory: both must agree, and a walk
 //!    up ends ([`Layers`]).
-//! 4. Directories of layers are named by content, so that two stores of a host have the same
+//! 4. What a container is doing stands in a database of the engine, which may be locked, half
+//!    written or damaged: it adds to what is known and never takes away ([`Libpod`]).
+//! 5. Directories of layers are named by content, so that two stores of a host have the same
 //!    names: the store's path tells their inode numbers apart.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use self::layers::Layers;
+use self::libpod::Libpod;
 use self::roots::Roots;
 use crate::backing::{Access, Root};
 use crate::digest::{ContainerId, ImageId};
 use crate::error::{Error, Result};
-use crate::store::driver::{Driver, Home, OpenLayers};
+use crate::store::driver::{DirId, Driver, Home, OpenLayers, Place};
+use crate::store::stamp::Taking;
 use crate::store::{
-    Catalog, Container, Generation, GraphDriver, Image, LayerDir, LayerStore, StoreInfo, Usage,
-    Volume, volumes,
+    Catalog, Container, Generation, GraphDriver, Image, LayerDir, LayerStore, Owners, StoreInfo,
+    Usage, Volume, volumes,
 };
 
 mod catalog;
@@ -30,10 +34,13 @@ mod container;
 mod hints;
 mod image;
 mod layers;
+mod libpod;
 mod mounts;
 mod open;
 mod records;
 mod roots;
+mod settings;
+mod sqlite;
 #[cfg(test)]
 mod tests;
 
@@ -47,16 +54,22 @@ pub struct ContainersStorage {
     /// Its directory, as an absolute path.
     location: PathBuf,
     driver: Driver,
+    /// Stores in which its engine finds more images.
+    additional: Vec<PathBuf>,
+    /// How owners are told on its disk.
+    owners: Owners,
     roots: Mutex<Arc<Roots>>,
     /// The list of layers that was read last, and the stamp it had.
     layers: Mutex<Option<(u64, Arc<Layers>)>>,
+    /// What the engine's database said when it was last read, and the stamp it had.
+    libpod: Mutex<Option<(u64, Arc<Libpod>)>>,
     open: OpenLayers,
 }
 
 impl ContainersStorage {
     /// The store as it is now: opened anew, and exchanged if it is another.
     fn roots(&self) -> Result<Arc<Roots>> {
-        let fresh = Roots::open(&self.location, self.driver)?;
+        let fresh = Roots::open(&self.location, &self.additional, self.driver)?;
         let mut roots = lock(&self.roots);
         if !roots.is_same(&fresh) {
             *roots = Arc::new(fresh);
@@ -71,9 +84,33 @@ impl ContainersStorage {
         {
             return Ok(Arc::clone(layers));
         }
-        let layers = Arc::new(Layers::read(roots)?);
+        let layers = Arc::new(Layers::read(roots, &self.owners)?);
         *lock(&self.layers) = Some((stamp, Arc::clone(&layers)));
         Ok(layers)
+    }
+
+    /// What the engine's database says, and why it could not be read anew: then it is what it said
+    /// before, or nothing.
+    fn libpod(&self, roots: &Roots) -> (Arc<Libpod>, Option<Error>) {
+        let stamp = libpod::stamp(&roots.store).files;
+        let known = lock(&self.libpod).clone();
+        match known {
+            Some((then, libpod)) if then == stamp => return (libpod, None),
+            _ => {}
+        }
+        match Libpod::read(&roots.store) {
+            Ok(libpod) => {
+                let libpod = Arc::new(libpod);
+                *lock(&self.libpod) = Some((stamp, Arc::clone(&libpod)));
+                (libpod, None)
+            }
+            Err(err) => (known.map(|(_, libpod)| libpod).unwrap_or_default(), Some(err)),
+        }
+    }
+
+    /// What owners are called in a container that has the engine's own IDs.
+    fn owners(&self) -> Option<Arc<Owners>> {
+        (!self.owners.is_plain()).then(|| Arc::new(self.owners.clone()))
     }
 
     /// What `read` makes of the store, read again where it fails while the engine writes.
@@ -97,7 +134,9 @@ impl ContainersStorage {
         read: &impl Fn(&Roots, &Layers, &mut Home<'_>) -> Result<T>,
     ) -> Result<T> {
         let layers = self.layers(roots)?;
-        let mut home = Home::new(self.driver, roots.home()?, &self.open, roots.seed());
+        let owners = |id: &DirId| layers.owners(id);
+        let place = Place { roots: roots.homes()?, seed: roots.seed(), owners: &owners };
+        let mut home = Home::new(self.driver, place, &self.open);
         read(roots, &layers, &mut home)
     }
 }
@@ -108,7 +147,11 @@ impl LayerStore for ContainersStorage {
     }
 
     fn generation(&self) -> Result<Generation> {
-        Ok(catalog::stamp(&*self.roots()?).generation())
+        let roots = self.roots()?;
+        let mut taking = Taking::default();
+        taking.merge(catalog::stamp(&roots));
+        taking.merge(libpod::stamp(&roots.store));
+        Ok(taking.finish().generation())
     }
 
     fn catalog(&self) -> Result<Catalog> {
@@ -116,7 +159,9 @@ impl LayerStore for ContainersStorage {
         let mut before = catalog::stamp(&roots);
         let mut tries = 1;
         loop {
-            let catalog = catalog::read(&roots);
+            let (libpod, damage) = self.libpod(&roots);
+            let mut catalog = catalog::read(&roots, &libpod);
+            catalog.damaged.extend(damage.map(Arc::new));
             let after = catalog::stamp(&roots);
             if after.files == before.files || tries == TRIES {
                 return Ok(catalog);
@@ -127,7 +172,7 @@ impl LayerStore for ContainersStorage {
     }
 
     fn config(&self, id: ImageId) -> Result<Arc<[u8]>> {
-        Ok(image::config(&*self.roots()?, id)?.into())
+        Ok(image::config(&*self.roots()?, id)?.1.into())
     }
 
     fn image(&self, id: ImageId) -> Result<Image> {
@@ -135,11 +180,14 @@ impl LayerStore for ContainersStorage {
     }
 
     fn container(&self, id: ContainerId) -> Result<Container> {
-        self.steadily(|roots, layers, home| container::read(roots, layers, home, id))
+        self.steadily(|roots, layers, home| {
+            let known = self.libpod(roots).0.container(id).cloned().unwrap_or_default();
+            container::read(roots, layers, home, id, &known)
+        })
     }
 
     fn volume(&self, name: &str) -> Result<Volume> {
-        volumes::read(self.roots()?.volumes.as_ref(), name)
+        volumes::read(self.roots()?.volumes.as_ref(), name, self.owners())
     }
 
     fn graph_driver(&self, dirs: &[LayerDir]) -> GraphDriver {
@@ -154,7 +202,8 @@ impl LayerStore for ContainersStorage {
     fn usage(&self) -> Result<Usage> {
         let roots = self.roots()?;
         let used = self.layers(&roots)?.size();
-        let home = roots.home()?;
+        let homes = roots.homes()?;
+        let home = homes.first().copied().ok_or_else(|| Error::not_found(self.driver.home()))?;
         let space = rustix::fs::fstatvfs(home).map_err(|err| Error::io(home.path(), err))?;
         Ok(Usage { total: space.f_blocks.saturating_mul(space.f_frsize), used })
     }

@@ -17,10 +17,10 @@ use self::roots::Roots;
 use crate::backing::{Access, Root};
 use crate::digest::{ContainerId, ImageId};
 use crate::error::Result;
-use crate::store::driver::{Driver, Home, OpenLayers};
+use crate::store::driver::{DirId, Driver, Home, OpenLayers, OwnersOf, Place};
 use crate::store::{
-    Catalog, Container, Generation, GraphDriver, Image, LayerDir, LayerStore, StoreInfo, Usage,
-    Volume, volumes,
+    Catalog, Container, Generation, GraphDriver, Image, LayerDir, LayerStore, Owners, StoreInfo,
+    Usage, Volume, volumes,
 };
 
 mod catalog;
@@ -44,6 +44,8 @@ pub struct Docker {
     /// The data root, as an absolute path.
     location: PathBuf,
     driver: Driver,
+    /// How owners are told on its disk.
+    owners: Option<Arc<Owners>>,
     roots: Mutex<Arc<Roots>>,
     layers: OpenLayers,
 }
@@ -57,6 +59,11 @@ impl Docker {
             *roots = Arc::new(fresh);
         }
         Ok(roots.clone())
+    }
+
+    fn home<'a>(&'a self, roots: &'a Roots, owners: &'a OwnersOf<'a>) -> Result<Home<'a>> {
+        let place = Place { roots: vec![roots.home()?], seed: 0, owners };
+        Ok(Home::new(self.driver, place, &self.layers))
     }
 }
 
@@ -90,18 +97,19 @@ impl LayerStore for Docker {
 
     fn image(&self, id: ImageId) -> Result<Image> {
         let roots = self.roots()?;
-        let mut home = Home::new(self.driver, roots.home()?, &self.layers, 0);
-        image::read(&roots, &mut home, id)
+        let owners = |_: &DirId| self.owners.clone();
+        image::read(&roots, &mut self.home(&roots, &owners)?, id)
     }
 
     fn container(&self, id: ContainerId) -> Result<Container> {
         let roots = self.roots()?;
-        let mut home = Home::new(self.driver, roots.home()?, &self.layers, 0);
+        let owners = |_: &DirId| self.owners.clone();
+        let mut home = self.home(&roots, &owners)?;
         container::read(&roots, &mut home, self.driver, id)
     }
 
     fn volume(&self, name: &str) -> Result<Volume> {
-        volumes::read(self.roots()?.volumes.as_ref(), name)
+        volumes::read(self.roots()?.volumes.as_ref(), name, self.owners.clone())
     }
 
     fn graph_driver(&self, dirs: &[LayerDir]) -> GraphDriver {

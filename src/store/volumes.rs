@@ -10,7 +10,7 @@ use super::names::is_container_name;
 use super::stamp::Taking;
 use crate::backing::{Access, Fingerprint, Root};
 use crate::error::{Error, Result};
-use crate::store::{LayerDir, Marks, Volume};
+use crate::store::{LayerDir, Marks, Owners, Volume};
 
 /// Where a volume's files are, in its directory.
 const DATA: &str = "_data";
@@ -40,11 +40,16 @@ pub(super) fn names(volumes: Option<&Root>) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// The volume `name`. Its data may be a mount of its own, by an option of the volume.
+/// The volume `name`, whose files' owners are told by `owners`. Its data may be a mount of its own,
+/// by an option of the volume.
 ///
 /// # Errors
 /// ENOENT where there is none of that name.
-pub(super) fn read(volumes: Option<&Root>, name: &str) -> Result<Volume> {
+pub(super) fn read(
+    volumes: Option<&Root>,
+    name: &str,
+    owners: Option<Arc<Owners>>,
+) -> Result<Volume> {
     let missing = || Error::not_found(name);
     let volumes = volumes.filter(|_| is_container_name(name)).ok_or_else(missing)?;
     let dir = volumes.stat(name)?;
@@ -52,8 +57,8 @@ pub(super) fn read(volumes: Option<&Root>, name: &str) -> Result<Volume> {
     let mut identity = Fingerprint::new();
     identity.add(b"volume");
     identity.add(root.path().as_os_str().as_encoded_bytes());
-    let data =
-        LayerDir { root: Arc::new(root), identity: identity.finish(), marks: Marks::Complete };
+    let (root, identity, marks) = (Arc::new(root), identity.finish(), Marks::Complete);
+    let data = LayerDir { root, identity, marks, owners };
     let options = if_found(volumes.read(format!("{name}/opts.json"), JSON_MAX))?;
     let options = options.map_or_else(BTreeMap::new, |json| self::options(&json));
     Ok(Volume { name: name.to_owned(), data, created: dir.ctime, options })
@@ -91,13 +96,13 @@ mod tests {
         symlink("/etc", dir.path().join("out/_data")).unwrap();
         let root = Root::open(dir.path(), Access::Live).unwrap();
         assert_eq!(names(Some(&root)).unwrap(), ["a", "b"]);
-        let volume = read(Some(&root), "a").unwrap();
+        let volume = read(Some(&root), "a", None).unwrap();
         assert!(volume.data.root.stat("x").unwrap().is_dir());
         assert_eq!(volume.options, BTreeMap::from([("type".to_owned(), "tmpfs".to_owned())]));
         for name in ["..", "a/_data", "out", "link", "missing", ""] {
-            assert!(read(Some(&root), name).is_err(), "{name}");
+            assert!(read(Some(&root), name, None).is_err(), "{name}");
         }
-        assert!(names(None).unwrap().is_empty() && read(None, "a").is_err());
+        assert!(names(None).unwrap().is_empty() && read(None, "a", None).is_err());
     }
 
     proptest::proptest! {

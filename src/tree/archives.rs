@@ -208,6 +208,19 @@ impl Tree {
         })
     }
 
+    /// Tells what is left out of an archive.
+    pub(super) fn note_omitted(&self, export: &Export) {
+        for path in &export.omitted {
+            tracing::debug!("{}: left out of the archive, as Docker does", path.display());
+        }
+        if let Some((first, others)) = export.unowned.split_first() {
+            let first = first.display();
+            let why = "the container has no name for the owner";
+            self.errors
+                .note(&format!("{first}: not in an archive, as {} more: {why}", others.len()));
+        }
+    }
+
     fn make(&self, shelf: &Arc<Shelf>, archive: &Archive, files: u64) -> Result<Made> {
         match archive {
             Archive::Save { images, flavour, base } => {
@@ -217,7 +230,7 @@ impl Tree {
                 let loaded = shelf.image(*id)?;
                 let stack = Stack::new(layer_dirs(&loaded.image.layers));
                 let export = export::export(&stack, &self.style(shelf, &stack))?;
-                note_omitted(&export);
+                self.note_omitted(&export);
                 Ok(Made::sealed(export.recipe, loaded.config.mtime()))
             }
             Archive::Layer(id, index, _) => {
@@ -387,11 +400,4 @@ fn escaped(name: &[u8]) -> String {
         line.extend(chunk.invalid().iter().map(|byte| format!("\\x{byte:02x}")));
     }
     line
-}
-
-/// Says what an archive lacks.
-pub(super) fn note_omitted(export: &Export) {
-    for path in &export.omitted {
-        tracing::debug!("{}: left out of the archive, as Docker does", path.display());
-    }
 }

@@ -79,7 +79,15 @@ impl Tree {
             Some(Item::Archive(shelf.clone(), archive))
         };
         Ok(match name {
-            "changes" => document(self.container_changes(shelf, &container)?.text().to_vec()),
+            "changes" => {
+                let changes = self.container_changes(shelf, &container)?;
+                document(match shelf.store.info().conventions {
+                    Conventions::Docker | Conventions::Containerd => changes.text().to_vec(),
+                    Conventions::Podman => {
+                        changes.filtered(|path| !is_podman_s(path)).text().to_vec()
+                    }
+                })
+            }
             "config.json" => document(container.config.to_vec()),
             "created" => document(format!("{}\n", container.created).into_bytes()),
             "diff" => {
@@ -171,4 +179,22 @@ impl Tree {
 
 fn created(container: &Container) -> Time {
     mtime_of(Timestamp::parse(&container.created).as_ref())
+}
+
+/// True for what Podman makes in every container, and tells nobody (libpod/diff.go, `initInodes`).
+fn is_podman_s(path: &[u8]) -> bool {
+    let made = [
+        "/dev",
+        "/etc/hostname",
+        "/etc/hosts",
+        "/etc/mtab",
+        "/etc/resolv.conf",
+        "/proc",
+        "/run",
+        "/run/.containerenv",
+        "/run/notify",
+        "/run/secrets",
+        "/sys",
+    ];
+    made.iter().any(|made| made.as_bytes() == path)
 }

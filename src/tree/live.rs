@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
-use super::archives::{Archive, Key, Made, note_omitted};
+use super::archives::{Archive, Key, Made};
 use super::memo::Weigh;
 use super::shelf::{Loaded, Shelf};
 use super::snapshots::Moment;
@@ -260,7 +260,7 @@ impl Tree {
     }
 
     fn live(&self, export: Export, files: u64) -> Made {
-        note_omitted(&export);
+        self.note_omitted(&export);
         let stamp = both(export.stamp, files);
         let mtime = Time { nanos: 0, ..export.newest };
         let recipe = Arc::new(export.recipe.if_changed(self.options.changed));
@@ -277,7 +277,7 @@ impl Tree {
         let prefix = match own.marks {
             Marks::Trusted => "trusted.overlay.",
             Marks::User => "user.overlay.",
-            Marks::Complete => {
+            Marks::Fuse | Marks::Aufs | Marks::Copied | Marks::Complete => {
                 let changes = self.container_changes(shelf, container)?;
                 return export::naive_diff(&Stack::new(container.dirs.clone()), &changes, &style);
             }
@@ -336,7 +336,7 @@ impl Tree {
     /// An image of the container, before anybody has read its files.
     fn draft(&self, shelf: &Arc<Shelf>, container: Container, files: u64) -> Result<Made> {
         let export = self.diff(shelf, &container)?;
-        note_omitted(&export);
+        self.note_omitted(&export);
         let image = container.image.map(|id| shelf.image(id)).transpose()?;
         let mut layers = Vec::new();
         if let Some(loaded) = &image {
@@ -439,7 +439,7 @@ mod tests {
             (0..count).for_each(|file| fs::write(path.join(file.to_string()), "x").unwrap());
             let root = Arc::new(Root::open(&path, Access::Live).unwrap());
             let identity = count as u64;
-            Stack::new(vec![LayerDir { root, identity, marks: Marks::Complete }])
+            Stack::new(vec![LayerDir { root, identity, marks: Marks::Complete, owners: None }])
         };
         let (new, old) = (layer("new", 1500), layer("old", 1000));
         let tree = Tree::new(Vec::new(), crate::tree::Options::default());

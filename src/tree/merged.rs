@@ -15,6 +15,7 @@ use super::{Attr, Child, FRESH, IMMUTABLE, Symlinks, Tree};
 use crate::backing::{Access, BackingFile, FileKind, Seek, Time};
 use crate::error::{Error, Result};
 use crate::overlay::{Entry, Place, Stack};
+use crate::store::shown_id;
 
 /// How many directories are kept as they were listed, for the lookups that follow.
 const DIRECTORIES: NonZeroUsize = NonZeroUsize::MIN.saturating_add(127);
@@ -91,8 +92,8 @@ impl MergedTree {
             kind: stat.kind,
             permissions: stat.permissions(),
             nlink: u32::try_from(stat.nlink).unwrap_or(u32::MAX),
-            uid: stat.uid,
-            gid: stat.gid,
+            uid: shown_id(stat.uid),
+            gid: shown_id(stat.gid),
             size: stat.size,
             blocks: stat.blocks,
             mtime: stat.mtime,

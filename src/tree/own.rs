@@ -13,13 +13,14 @@ use crate::error::{Error, Result};
 use crate::overlay::own::{OwnEntry, OwnTree, What};
 use crate::overlay::{Entry, Stack};
 use crate::recipe::Recipe;
-use crate::store::Marks;
+use crate::store::shown_id;
 
 /// One layer's own files.
 #[derive(Debug)]
 pub(super) struct OwnFiles {
     own: OwnTree,
-    /// The layer alone, through which its files are read as they are in any `rootfs/`.
+    /// The layer, alone where its directory tells what is its own, through which its files are read as
+    /// they are in any `rootfs/`.
     files: Arc<MergedTree>,
 }
 
@@ -33,12 +34,11 @@ impl OwnFiles {
         part: impl FnOnce(Stack) -> Result<OwnTree>,
     ) -> Result<OwnFiles> {
         let top = new.layers().first().cloned().ok_or_else(|| Error::not_found("diff"))?;
-        let alone = Stack::new(vec![top.clone()]);
-        let own = match top.marks {
-            Marks::Trusted | Marks::User => OwnTree::overlay(top),
-            Marks::Complete => part(new)?,
+        let (own, shown) = match top.marks.hold_changes_alone() {
+            true => (OwnTree::overlay(top.clone()), Stack::new(vec![top])),
+            false => (part(new.clone())?, new),
         };
-        Ok(OwnFiles { own, files: Arc::new(MergedTree::new(alone, symlinks, mtime)) })
+        Ok(OwnFiles { own, files: Arc::new(MergedTree::new(shown, symlinks, mtime)) })
     }
 
     pub(super) fn own(&self) -> &OwnTree {
@@ -93,8 +93,8 @@ impl Tree {
             let attr = Attr {
                 ttl: tree.files.ttl(),
                 permissions: own.stat.permissions(),
-                uid: own.stat.uid,
-                gid: own.stat.gid,
+                uid: shown_id(own.stat.uid),
+                gid: shown_id(own.stat.gid),
                 ..self.plain_attr(identity.ino(), own.stat.mtime)
             };
             let node = || Node::Document(Recipe::inline(Vec::new()));

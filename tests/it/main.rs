@@ -11,6 +11,7 @@
 mod bolt;
 mod cli;
 mod damage;
+mod drivers;
 mod golden;
 mod layering;
 mod overlay_model;

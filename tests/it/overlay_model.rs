@@ -6,6 +6,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -90,7 +91,12 @@ fn stack(dirs: &[PathBuf]) -> Stack {
 }
 
 fn layer_dir(dir: &Path, identity: u64, marks: Marks) -> LayerDir {
-    LayerDir { root: Arc::new(Root::open(dir, Access::Sealed).unwrap()), identity, marks }
+    LayerDir {
+        root: Arc::new(Root::open(dir, Access::Sealed).unwrap()),
+        identity,
+        marks,
+        owners: None,
+    }
 }
 
 fn cases() -> u32 {
@@ -353,6 +359,131 @@ fn a_layers_own_directory_has_names_for_what_it_hides() {
     for missing in ["gone", ".wh.dir", "dir/x"] {
         let (dir, name) = missing.rsplit_once('/').unwrap_or(("", missing));
         assert!(own.lookup(dir.as_bytes(), OsStr::new(name)).unwrap().is_none(), "{missing}");
+    }
+}
+
+/// What a snapshot says but for times and counts, which making a mark changes.
+fn visible(snapshot: &Snapshot) -> Vec<(Vec<u8>, Option<(u32, Option<Vec<u8>>)>)> {
+    let shown = |(path, shown): (&Vec<u8>, &Shown)| match shown {
+        Shown::File(file) => (path.clone(), Some((file.mode, file.contents.clone()))),
+        _ => (path.clone(), None),
+    };
+    snapshot.iter().map(shown).collect()
+}
+
+/// Hides each of these names, where nothing else has it, or makes a directory opaque.
+fn mark_as_overlayfs(dir: &Path, marks: &[layers::Names]) {
+    for names in marks {
+        let path = dir.join(layers::on_disk(names));
+        let flags = rustix::fs::XattrFlags::empty();
+        match path.symlink_metadata() {
+            Ok(data) if data.is_dir() => {
+                rustix::fs::lsetxattr(&path, "trusted.overlay.opaque", b"y", flags).unwrap();
+            }
+            Ok(_) => {}
+            Err(_) => {
+                // Nothing to do where the directory is missing.
+                let kind = rustix::fs::FileType::CharacterDevice;
+                let _ = rustix::fs::mknodat(rustix::fs::CWD, &path, kind, Mode::empty(), 0);
+            }
+        }
+    }
+}
+
+/// Takes away what fuse-overlayfs would heed and the kernel, for root, would not.
+fn unmark_for_users(dir: &Path) {
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.symlink_metadata().unwrap().is_dir() {
+            // Few directories have it.
+            let _ = rustix::fs::lremovexattr(&path, "user.overlay.opaque");
+            unmark_for_users(&path);
+        }
+    }
+}
+
+/// Turns the marks below `dir` into names. False where one leaves no room for the prefix.
+fn mark_by_names(dir: &Path) -> bool {
+    let mut is_whole = true;
+    for entry in fs::read_dir(dir).unwrap() {
+        let entry = entry.unwrap();
+        let path = entry.path();
+        let data = path.symlink_metadata().unwrap();
+        if data.file_type().is_char_device() && data.rdev() == 0 {
+            let name = [b".wh.", entry.file_name().as_bytes()].concat();
+            fs::remove_file(&path).unwrap();
+            is_whole &= fs::write(dir.join(OsStr::from_bytes(&name)), "").is_ok();
+        } else if data.is_dir() {
+            is_whole &= mark_by_names(&path);
+            let opaque = "trusted.overlay.opaque";
+            if rustix::fs::lremovexattr(&path, opaque).is_ok() {
+                fs::write(path.join(".wh..wh..opq"), "").unwrap();
+            }
+        }
+    }
+    is_whole
+}
+
+#[test]
+fn names_hide_what_devices_and_xattrs_hide() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: needs root");
+        return;
+    }
+    let scratch = Scratch::new();
+    let marks = || proptest::collection::vec(layers::names(), 0..6);
+    let layer = || (layers::plain_layer(), marks());
+    let stacks = proptest::collection::vec(layer(), 1..=4);
+    check(cases() / 10, &stacks, |made| {
+        let plain: Vec<Layer> = made.iter().map(|(layer, _)| layer.clone()).collect();
+        let dirs = scratch.build(&plain);
+        for (dir, (_, marks)) in dirs.iter().zip(&made) {
+            unmark_for_users(dir);
+            mark_as_overlayfs(dir, marks);
+        }
+        let expected = visible(&snapshot::of_stack(&stack(dirs)));
+        let seen = |marks| {
+            let dirs = dirs.iter().enumerate();
+            let dirs = dirs.map(|(at, dir)| layer_dir(dir, at as u64, marks));
+            visible(&snapshot::of_stack(&Stack::new(dirs.collect())))
+        };
+        prop_assert_eq!(&seen(Marks::Fuse), &expected);
+        if dirs.iter().fold(true, |is_whole, dir| mark_by_names(dir) && is_whole) {
+            prop_assert_eq!(&seen(Marks::Fuse), &expected);
+            prop_assert_eq!(&seen(Marks::Aufs), &expected);
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_name_that_marks_is_never_shown_and_spares_its_own_layer() {
+    let scratch = Scratch::new();
+    let dirs = scratch.build_by_hand(&[
+        (0, ".wh.both", &[]),
+        (0, "both", &[]),
+        (0, ".wh.dir", &[]),
+        (0, "dir/new", &[]),
+        (0, ".wh..wh.plnk/1.2", &[]),
+        (0, ".wh..wh.orph/", &[]),
+        (0, ".wh..wh.aufs", &[]),
+        (0, ".wh.", &[]),
+        (0, ".wh.gone", &[]),
+        (1, "both/below", &[]),
+        (1, "dir/old", &[]),
+        (1, "gone/below", &[]),
+        (1, "kept", &[]),
+    ]);
+    for marks in [Marks::Fuse, Marks::Aufs] {
+        let dirs = dirs.iter().enumerate();
+        let dirs = dirs.map(|(at, dir)| layer_dir(dir, at as u64, marks)).collect();
+        let stack = Stack::new(dirs);
+        let names: Vec<Vec<u8>> = snapshot::of_stack(&stack).into_keys().collect();
+        assert_eq!(names, [&b""[..], b"both", b"dir", b"dir/new", b"kept"], "{marks:?}");
+        let root = stack.root().unwrap();
+        for name in [".wh.both", ".wh..wh.aufs", ".wh.kept", "gone"] {
+            assert!(stack.lookup(&root, OsStr::new(name)).unwrap().is_none(), "{name}");
+        }
     }
 }
 

@@ -31,17 +31,16 @@ fn everything_that_podman_lists_is_found() {
     );
     let containers = catalog.containers.iter().map(|found| {
         let container = store.container(found.id).unwrap();
-        assert_eq!(container.state, State::Exited);
-        (found.name.as_str(), container.image_name, container.dirs.len())
+        (found.name.as_str(), container.image_name, container.dirs.len(), container.state)
     });
     let containers: Vec<_> = containers.collect();
     let papp = || "localhost/papp:1.0".to_owned();
     assert_eq!(
         containers,
         [
-            ("pbuild", "localhost/base:1".to_owned(), 2),
-            ("prun", papp(), 3),
-            ("pcreated", papp(), 3)
+            ("pbuild", "localhost/base:1".to_owned(), 2, State::Exited),
+            ("prun", papp(), 3, State::Running),
+            ("pcreated", papp(), 3, State::Created)
         ]
     );
     let view = View::of(podman.path());

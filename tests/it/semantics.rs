@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -817,6 +817,72 @@ fn files_of_an_image_keep_their_owner_and_mode() {
     }
 }
 
+/// A system with a Docker whose containers have IDs of their own, and its data root in the directory
+/// that the daemon was told to use.
+fn remapped_system() -> (tempfile::TempDir, PathBuf) {
+    let system = tempfile::tempdir().unwrap();
+    fs::create_dir(system.path().join("etc")).unwrap();
+    for file in ["subuid", "subgid"] {
+        fs::write(system.path().join("etc").join(file), "dockremap:165536:2000\n").unwrap();
+    }
+    let docker = system.path().join("var/lib/docker");
+    let path = docker.join("165536.165536");
+    fs::create_dir_all(&path).unwrap();
+    let mut root = DataRoot::create(&path);
+    let own = |path: &Path, id| std::os::unix::fs::lchown(path, Some(id), Some(id)).unwrap();
+    let base = root.layer(None, |dir| {
+        own(dir, 165_536);
+        for (name, id) in [("root", 165_536), ("user", 166_536), ("last", 167_535)] {
+            fs::write(dir.join(name), name).unwrap();
+            own(&dir.join(name), id);
+        }
+        fs::write(dir.join("stranger"), "").unwrap();
+    });
+    let image = root.image(&[&base], CREATED);
+    root.tag("app:1", &image);
+    root.container("web", ("app:1", &image), &base, &exited(), |dir| {
+        own(dir, 165_536);
+        fs::write(dir.join("new"), "").unwrap();
+        own(&dir.join("new"), 165_569);
+    });
+    (system, docker)
+}
+
+#[test]
+fn owners_are_those_that_the_container_sees() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let (_system, docker) = remapped_system();
+    for named in [docker.clone(), docker.join("165536.165536")] {
+        let view = View::of(&named);
+        let rootfs = |name: &str| format!("containers/web/rootfs/{name}");
+        for (path, id) in [
+            (rootfs("root"), 0),
+            (rootfs("user"), 1000),
+            (rootfs("last"), 1999),
+            (rootfs("new"), 33),
+            ("containers/web/diff/new".to_owned(), 33),
+            (rootfs("stranger"), 65534),
+        ] {
+            let attr = view.attr(&path).unwrap();
+            assert_eq!((attr.uid, attr.gid), (id, id), "{path}");
+        }
+        let exported = view.read("containers/web/export.tar");
+        let mut archive = tar::Archive::new(&exported[..]);
+        let owners = archive.entries().unwrap().map(|entry| {
+            let entry = entry.unwrap();
+            let name = String::from_utf8(entry.path_bytes().into_owned()).unwrap();
+            (name, entry.header().uid().unwrap())
+        });
+        let expected = [("last", 1999), ("new", 33), ("root", 0), ("user", 1000)];
+        let expected = expected.map(|(name, id)| (name.to_owned(), id));
+        assert_eq!(owners.collect::<Vec<_>>(), expected, "and nobody's files are left out");
+        let errors = view.text(".stratafs/errors");
+        assert!(errors.contains("not in an archive, as 1 more"), "{errors}");
+    }
+}
+
 #[test]
 fn symlinks_show_their_stored_target() {
     let Some(sample) = sample() else { return };
@@ -1458,8 +1524,20 @@ fn a_podman_store_exports_as_podman_does() {
     assert!(export.windows(noted.len()).any(|bytes| bytes == noted));
     let readme = plain.text("images/localhost/papp:1.0/README");
     assert!(readme.contains("podman save localhost/papp:1.0"), "{readme}");
-    for container in plain.names("containers") {
-        assert_eq!(plain.text(&format!("containers/{container}/state")), "exited\n");
+}
+
+#[test]
+fn the_state_of_a_podman_container_is_what_its_engine_last_noted() {
+    let Some(podman) = golden::copy(golden::PODMAN) else { return };
+    let states = || {
+        let view = View::of(podman.path());
+        let state = |name: &str| view.text(&format!("containers/{name}/state"));
+        ["pbuild", "prun", "pcreated"].map(state)
+    };
+    assert_eq!(states(), ["exited\n", "running\n", "created\n"]);
+    for damage in ["no database", "SQLite format 3\0"] {
+        fs::write(podman.path().join("db.sql"), damage).unwrap();
+        assert_eq!(states(), ["exited\n"; 3]);
     }
 }
 
@@ -1584,7 +1662,8 @@ fn files_and_directories_have_the_hashes_that_builders_give_them() {
     // The same files on disk, as a context of their own.
     let disk = |dir: &Path, path: &str| {
         let root = Arc::new(Root::open(dir, Access::Live).unwrap());
-        let stack = Stack::new(vec![LayerDir { root, identity: 0, marks: Marks::Complete }]);
+        let stack =
+            Stack::new(vec![LayerDir { root, identity: 0, marks: Marks::Complete, owners: None }]);
         let files = Files::Merged(&stack);
         let tar = context::context(&files, &Rules::default()).unwrap();
         let context = Context::new(Arc::new(tar)).unwrap();

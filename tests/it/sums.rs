@@ -48,7 +48,7 @@ fn directory() -> tempfile::TempDir {
 
 fn stack(path: &Path) -> Stack {
     let root = Arc::new(Root::open(path, Access::Live).unwrap());
-    Stack::new(vec![LayerDir { root, identity: 0, marks: Marks::Complete }])
+    Stack::new(vec![LayerDir { root, identity: 0, marks: Marks::Complete, owners: None }])
 }
 
 fn bytes_of(recipe: &Recipe) -> Vec<u8> {

@@ -105,7 +105,7 @@ mod tests {
 
     fn layer(path: &Path, identity: u64) -> LayerDir {
         let root = Arc::new(Root::open(path, Access::Live).unwrap());
-        LayerDir { root, identity, marks: Marks::User }
+        LayerDir { root, identity, marks: Marks::User, owners: None }
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::image::config_path;
 use super::layers::{self, read_list};
+use super::libpod::Libpod;
 use super::records::{self, ContainerRecord, ImageRecord, List};
 use super::roots::Roots;
 use crate::backing::{FileKind, Root};
@@ -24,7 +25,7 @@ const CONTAINERS: [&str; 2] = ["containers.json", "volatile-containers.json"];
 /// A stamp of all that is listed: the engine replaces a list with every change.
 pub(super) fn stamp(roots: &Roots) -> Stamp {
     let mut taking = Taking::default();
-    taking.add(roots.images.stat(IMAGES));
+    roots.parts.iter().for_each(|part| taking.add(part.images.stat(IMAGES)));
     for list in CONTAINERS {
         if let Some(containers) = &roots.containers {
             taking.add(containers.stat(list));
@@ -36,13 +37,15 @@ pub(super) fn stamp(roots: &Roots) -> Stamp {
 }
 
 /// Reads all names. A list that is damaged takes its own entries along, and no others.
-pub(super) fn read(roots: &Roots) -> Catalog {
-    let mut catalog = Catalog::default();
-    read_images(&roots.images, &mut catalog);
+pub(super) fn read(roots: &Roots, libpod: &Libpod) -> Catalog {
+    let mut catalog = Catalog { damaged: roots.missing.clone(), ..Catalog::default() };
+    for (at, part) in roots.parts.iter().enumerate() {
+        read_images(&part.images, at > 0, &mut catalog);
+    }
     if let Some(containers) = &roots.containers {
         let mut taken = BTreeSet::new();
         for name in CONTAINERS {
-            read_containers(containers, name, &mut taken, &mut catalog);
+            read_containers(containers, name, libpod, &mut taken, &mut catalog);
         }
     }
     match volumes::names(roots.volumes.as_ref()) {
@@ -74,7 +77,9 @@ fn entries<T>(
     }
 }
 
-fn read_images(root: &Root, catalog: &mut Catalog) {
+/// Reads the names of one store. In one whose images another store uses as well, what that one has
+/// itself is left out, as its engine does.
+fn read_images(root: &Root, is_additional: bool, catalog: &mut Catalog) {
     let path = root.path().join(IMAGES);
     for image in entries(root, IMAGES, records::images, catalog) {
         if let Err(err) = check_config(root, &image) {
@@ -83,6 +88,9 @@ fn read_images(root: &Root, catalog: &mut Catalog) {
         }
         catalog.images.insert(image.id, None);
         for name in image.names {
+            if is_additional && catalog.references.contains_key(&name) {
+                continue;
+            }
             let earlier = catalog.references.insert(name.clone(), image.id);
             if earlier.is_some_and(|earlier| earlier != image.id) {
                 let err = Error::corrupt(&path, format!("{name} names two images"));
@@ -111,15 +119,22 @@ fn check_config(root: &Root, image: &ImageRecord) -> Result<()> {
     }
 }
 
-fn read_containers(root: &Root, list: &str, taken: &mut BTreeSet<String>, catalog: &mut Catalog) {
+fn read_containers(
+    root: &Root,
+    list: &str,
+    libpod: &Libpod,
+    taken: &mut BTreeSet<String>,
+    catalog: &mut Catalog,
+) {
     for container in entries(root, list, records::containers, catalog) {
         if !taken.insert(container.name.clone()) || !taken.insert(container.id.hex()) {
             let why = format!("{}: another container has its name or ID", container.name);
             catalog.damaged.push(Arc::new(Error::corrupt(root.path().join(list), why)));
             continue;
         }
-        let ContainerRecord { id, name, image, .. } = container;
-        catalog.containers.push(ContainerSummary { id, name, image, pod: None });
+        let ContainerRecord { id, name, image, pod, .. } = container;
+        let pod = pod.or_else(|| libpod.container(id)?.pod.clone());
+        catalog.containers.push(ContainerSummary { id, name, image, pod });
     }
 }
 
@@ -128,9 +143,13 @@ fn read_containers(root: &Root, list: &str, taken: &mut BTreeSet<String>, catalo
 /// # Errors
 /// ENOENT where there is none.
 pub(super) fn find_image(roots: &Roots, id: ImageId) -> Result<ImageRecord> {
-    let list = read_list(&roots.images, IMAGES, records::images)?;
-    let found = list.entries.into_iter().find(|image| image.id == id);
-    found.ok_or_else(|| Error::not_found(id.to_string()))
+    for part in &roots.parts {
+        let list = read_list(&part.images, IMAGES, records::images)?;
+        if let Some(found) = list.entries.into_iter().find(|image| image.id == id) {
+            return Ok(found);
+        }
+    }
+    Err(Error::not_found(id.to_string()))
 }
 
 /// The entry of the container `id`.

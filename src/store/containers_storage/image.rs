@@ -1,13 +1,13 @@
 //! One image, from its entry, its config and the list of layers.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use super::catalog::find_image;
-use super::layers::Layers;
-use super::records::LayerRecord;
+use super::layers::{Layers, Listed};
 use super::roots::Roots;
 use crate::digest::{ChainId, DiffId, Digest, ImageId};
 use crate::error::{Error, Result};
@@ -24,8 +24,7 @@ pub(super) fn read(
     id: ImageId,
 ) -> Result<Image> {
     let record = find_image(roots, id)?;
-    let config = config(roots, id)?;
-    let path = roots.images.path().join(config_path(id));
+    let (path, config) = config(roots, id)?;
     let diff_ids = diff_ids(&config).map_err(|why| Error::corrupt(&path, why))?;
     let chain = match &record.layer {
         Some(top) => layers.chain(top)?,
@@ -51,15 +50,18 @@ pub(super) fn read(
 fn described(
     roots: &Roots,
     home: &mut Home<'_>,
-    chain: &[&LayerRecord],
+    chain: &[&Listed],
     diff_ids: &[DiffId],
 ) -> Result<Vec<Layer>> {
     let mut layers: Vec<Layer> = Vec::with_capacity(chain.len());
     let mut parent: Option<&DirId> = None;
-    for (record, &diff_id) in chain.iter().zip(diff_ids) {
+    for (layer, &diff_id) in chain.iter().zip(diff_ids) {
+        let record = &layer.record;
+        let list = roots.parts.get(layer.part).map(|part| &part.layers);
+        let root = list.ok_or_else(|| Error::not_found(record.id.to_string()))?;
         // A layer of which only parts were fetched has no digest here.
         if record.diff_id.is_some_and(|known| known != diff_id) {
-            let path = roots.layers.path().join("layers.json");
+            let path = root.path().join("layers.json");
             return Err(Error::corrupt(path, format!("{} is another layer", record.id)));
         }
         let below = layers.last().map(|layer| layer.chain_id);
@@ -70,10 +72,7 @@ fn described(
             size: record.size,
             directory: record.id.to_string(),
             dirs: home.layer_upon(&record.id, parent)?,
-            source: LayerSource::TarSplit {
-                root: Arc::clone(&roots.layers),
-                path: tar_split.into(),
-            },
+            source: LayerSource::TarSplit { root: Arc::clone(root), path: tar_split.into() },
         });
         parent = Some(&record.id);
     }
@@ -86,17 +85,19 @@ pub(super) fn config_path(id: ImageId) -> String {
     format!("{}/={}", id.hex(), STANDARD.encode(id.to_string()))
 }
 
-/// The config of `id`, which hashes to that.
-pub(super) fn config(roots: &Roots, id: ImageId) -> Result<Vec<u8>> {
+/// The config of `id`, which hashes to that, and where it lies.
+pub(super) fn config(roots: &Roots, id: ImageId) -> Result<(PathBuf, Vec<u8>)> {
     let path = config_path(id);
-    let Some(config) = if_found(roots.images.read(&path, JSON_MAX))? else {
-        return Err(match if_found(roots.images.stat(id.hex()))? {
-            None => Error::not_found(id.to_string()),
-            Some(_) => Error::corrupt(roots.images.path().join(path), "missing"),
-        });
-    };
-    match Digest::of(&config) == id.0 {
-        true => Ok(config),
-        false => Err(Error::corrupt(roots.images.path().join(path), "not what its name says")),
+    for part in &roots.parts {
+        let shown = part.images.path().join(&path);
+        match if_found(part.images.read(&path, JSON_MAX))? {
+            Some(config) if Digest::of(&config) == id.0 => return Ok((shown, config)),
+            Some(_) => return Err(Error::corrupt(shown, "not what its name says")),
+            None if if_found(part.images.stat(id.hex()))?.is_some() => {
+                return Err(Error::corrupt(shown, "missing"));
+            }
+            None => {}
+        }
     }
+    Err(Error::not_found(id.to_string()))
 }

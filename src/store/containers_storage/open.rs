@@ -1,7 +1,5 @@
 //! Whether a directory is a store of containers/storage that can be read, and which driver it uses.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -9,11 +7,13 @@ use rustix::io::Errno;
 
 use super::ContainersStorage;
 use super::roots::Roots;
+use super::settings;
 use crate::backing::{Access, Root, Time};
 use crate::error::{Error, Result};
 use crate::store::driver::{Driver, OpenLayers};
 use crate::store::files::if_found;
-use crate::store::{Conventions, Marks, OpenError, StoreInfo};
+use crate::store::system::{System, is_in_user_namespace};
+use crate::store::{Conventions, IdPair, Marks, OpenError, Owners, StoreInfo};
 
 /// What makes a directory such a store, for messages.
 const LOOKED_FOR: &str = "overlay-images/images.json or vfs-images/images.json";
@@ -33,11 +33,14 @@ impl ContainersStorage {
         let Some(name) = newest_driver(&store).map_err(failed)? else {
             return Err(OpenError::NotAStore { path: path.to_owned(), looked_for: LOOKED_FOR });
         };
+        let owner = store.stat("").map_err(failed)?;
+        let owner = IdPair { user: owner.uid, group: owner.gid };
         let driver = match name.as_str() {
-            "overlay" => Driver::Overlay(overlay_marks(&location)),
+            "overlay" => Driver::Overlay(overlay_marks(&store, owner.user)),
             "vfs" => Driver::Vfs,
+            "btrfs" => Driver::Btrfs,
             other => {
-                let advice = "overlay and vfs can be read; save the images with podman save";
+                let advice = "overlay, vfs and btrfs can be read; save the images with podman save";
                 return Err(OpenError::unsupported(path, other, advice));
             }
         };
@@ -48,9 +51,30 @@ impl ContainersStorage {
             namespace: None,
             conventions: Conventions::Podman,
         };
-        let roots = Mutex::new(Arc::new(Roots::open(&location, driver).map_err(failed)?));
-        let (layers, open) = (Mutex::default(), OpenLayers::new());
-        Ok(ContainersStorage { info, location, driver, roots, layers, open })
+        let host = System::around(&location);
+        let additional = host.as_ref();
+        let additional =
+            additional.map(|host| settings::additional_stores(host, &location, owner.user));
+        let additional = additional.unwrap_or_default();
+        let is_rootless = owner.user != 0;
+        let owners = Owners {
+            engine: host.filter(|_| is_rootless).and_then(|host| host.rootless(owner)),
+            container: None,
+            has_notes: driver.may_have_notes(),
+        };
+        let roots = Roots::open(&location, &additional, driver).map_err(failed)?;
+        let roots = Mutex::new(Arc::new(roots));
+        Ok(ContainersStorage {
+            info,
+            location,
+            driver,
+            additional,
+            owners,
+            roots,
+            layers: Mutex::default(),
+            libpod: Mutex::default(),
+            open: OpenLayers::new(),
+        })
     }
 
     /// True where a store lies at `path`, of whatever driver, or may lie there for all that this
@@ -86,10 +110,13 @@ fn newest_driver(store: &Root) -> Result<Option<String>> {
 }
 
 /// How overlayfs marks what a layer hides: as root may, or in a store of an ordinary user as any
-/// user may.
-fn overlay_marks(location: &Path) -> Marks {
-    match fs::metadata(location) {
-        Ok(data) if data.uid() != 0 => Marks::User,
-        _ => Marks::Trusted,
+/// user may. The engine notes where it lets fuse-overlayfs do the mounting (drivers/overlay,
+/// `getMountProgramFlagFile`).
+fn overlay_marks(store: &Root, owner: u32) -> Marks {
+    let noted = store.read("overlay/.has-mount-program", 64);
+    match noted.is_ok_and(|noted| noted.trim_ascii() == b"true") {
+        true => Marks::Fuse,
+        false if owner != 0 || is_in_user_namespace() => Marks::User,
+        false => Marks::Trusted,
     }
 }

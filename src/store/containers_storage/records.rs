@@ -10,6 +10,7 @@ use crate::digest::{ContainerId, DiffId, Digest, ImageId};
 use crate::reference::Reference;
 use crate::store::driver::DirId;
 use crate::store::names::is_container_name;
+use crate::store::{IdMap, IdPair, IdRange, Pod};
 
 /// What one list says.
 #[derive(Debug)]
@@ -110,6 +111,37 @@ pub(super) struct LayerRecord {
     pub(super) diff_id: Option<DiffId>,
     /// Bytes of its tar, which is how the engine counts; 0 where it does not know.
     pub(super) size: u64,
+    /// The IDs of the container that its files are for; `None` where they are the engine's own.
+    pub(super) ids: Option<IdPair<IdMap>>,
+}
+
+/// A run of IDs (containers/storage `idtools.IDMap`).
+#[derive(Deserialize)]
+struct IdEntry {
+    container_id: u32,
+    host_id: u32,
+    size: u32,
+}
+
+/// The maps that an entry has; `None` where it has none.
+fn id_maps(
+    users: Option<Vec<IdEntry>>,
+    groups: Option<Vec<IdEntry>>,
+) -> Result<Option<IdPair<IdMap>>, String> {
+    match (id_map(users), id_map(groups)) {
+        (Some(user), Some(group)) => Ok(Some(IdPair { user, group })),
+        (None, None) => Ok(None),
+        _ => Err("uidmap or gidmap alone".to_owned()),
+    }
+}
+
+fn id_map(entries: Option<Vec<IdEntry>>) -> Option<IdMap> {
+    let range = |entry: IdEntry| IdRange {
+        inside: entry.container_id,
+        outside: entry.host_id,
+        count: entry.size,
+    };
+    IdMap::new(entries.unwrap_or_default().into_iter().map(range).collect())
 }
 
 /// Parses `layers.json` or `volatile-layers.json`.
@@ -121,6 +153,8 @@ pub(super) fn layers(json: &[u8]) -> Result<List<LayerRecord>, String> {
         parent: Option<String>,
         diff_digest: Option<String>,
         diff_size: Option<i64>,
+        uidmap: Option<Vec<IdEntry>>,
+        gidmap: Option<Vec<IdEntry>>,
     }
     list(json, |text| {
         let entry: Entry = parse(text)?;
@@ -133,7 +167,8 @@ pub(super) fn layers(json: &[u8]) -> Result<List<LayerRecord>, String> {
         };
         // -1 stands for a size that nobody counted.
         let size = entry.diff_size.unwrap_or(0).try_into().unwrap_or(0);
-        Ok(LayerRecord { parent: layer_id(entry.parent)?, id, diff_id, size })
+        let ids = id_maps(entry.uidmap, entry.gidmap)?;
+        Ok(LayerRecord { parent: layer_id(entry.parent)?, id, diff_id, size, ids })
     })
 }
 
@@ -150,6 +185,10 @@ pub(super) struct ContainerRecord {
     pub(super) image_name: String,
     /// Its writable layer.
     pub(super) layer: DirId,
+    /// Its pod, where CRI-O noted one.
+    pub(super) pod: Option<Pod>,
+    /// The IDs that its processes have; `None` where they are the engine's own.
+    pub(super) ids: Option<IdPair<IdMap>>,
     /// When it was made, as stored.
     pub(super) created: String,
     /// Its entry, bytes as stored.
@@ -167,6 +206,8 @@ pub(super) fn containers(json: &[u8]) -> Result<List<ContainerRecord>, String> {
         layer: Option<String>,
         metadata: Option<String>,
         created: Option<String>,
+        uidmap: Option<Vec<IdEntry>>,
+        gidmap: Option<Vec<IdEntry>>,
     }
     list(json, |text| {
         let entry: Entry = parse(text)?;
@@ -180,11 +221,15 @@ pub(super) fn containers(json: &[u8]) -> Result<List<ContainerRecord>, String> {
             None | Some("") => None,
             Some(image) => Some(ImageId::from_hex(image).map_err(|err| format!("image: {err}"))?),
         };
+        let metadata = Metadata::parse(entry.metadata.as_deref().unwrap_or_default());
+        let pod = metadata.pod();
         Ok(ContainerRecord {
             id,
             name,
             image,
-            image_name: image_name(entry.metadata.as_deref().unwrap_or_default()),
+            image_name: metadata.image_name.unwrap_or_default(),
+            pod,
+            ids: id_maps(entry.uidmap, entry.gidmap)?,
             layer: layer_id(entry.layer)?.ok_or("no layer")?,
             created: entry.created.unwrap_or_default(),
             json: text.as_bytes().into(),
@@ -192,15 +237,31 @@ pub(super) fn containers(json: &[u8]) -> Result<List<ContainerRecord>, String> {
     })
 }
 
-/// What the engine noted of the image's name; empty where it noted nothing of the kind.
-fn image_name(metadata: &str) -> String {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "kebab-case")]
-    struct Metadata {
-        image_name: Option<String>,
+/// What an engine noted of a container in a field of its own.
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "kebab-case")]
+struct Metadata {
+    image_name: Option<String>,
+    pod_name: Option<String>,
+    metadata_name: Option<String>,
+}
+
+impl Metadata {
+    /// Notes of another kind say nothing.
+    fn parse(text: &str) -> Metadata {
+        let parsed: Option<Metadata> = serde_json::from_str(text).unwrap_or_default();
+        parsed.unwrap_or_default()
     }
-    let parsed: Option<Metadata> = serde_json::from_str(metadata).unwrap_or_default();
-    parsed.and_then(|metadata| metadata.image_name).unwrap_or_default()
+
+    /// The pod of a container of CRI-O, whose pods are named `k8s_POD_NAMESPACE_UID_ATTEMPT`
+    /// (cri-o internal/factory/sandbox, `SetNameAndID`).
+    fn pod(&self) -> Option<Pod> {
+        let mut parts = self.pod_name.as_deref()?.strip_prefix("k8s_")?.split('_');
+        let (name, namespace) = (parts.next()?.to_owned(), parts.next()?.to_owned());
+        let container = self.metadata_name.clone().filter(|name| !name.is_empty())?;
+        let is_whole = !name.is_empty() && !namespace.is_empty();
+        is_whole.then_some(Pod { namespace, name, container })
+    }
 }
 
 #[cfg(test)]

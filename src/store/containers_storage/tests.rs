@@ -10,12 +10,16 @@ use tempfile::TempDir;
 
 use super::ContainersStorage;
 use super::image::config_path;
+use crate::backing::Stat;
 use crate::digest::{ContainerId, DiffId, Digest, ImageId};
-use crate::store::{LayerDir, LayerSource, LayerStore, OpenError, State};
+use crate::store::{LayerDir, LayerSource, LayerStore, Marks, OpenError, State, UNMAPPED};
 
 /// A store made by hand: layers hold one file each, named after their directory.
 struct Small {
+    /// What is removed in the end.
     dir: TempDir,
+    /// Where the store is.
+    at: PathBuf,
     driver: &'static str,
 }
 
@@ -35,7 +39,14 @@ fn diff_id(layer: &str) -> String {
 
 impl Small {
     fn new(driver: &'static str) -> Small {
-        let small = Small { dir: tempfile::tempdir().unwrap(), driver };
+        Small::inside(driver, "")
+    }
+
+    /// An empty store in the directory `path` of a directory of its own.
+    fn inside(driver: &'static str, path: &str) -> Small {
+        let dir = tempfile::tempdir().unwrap();
+        let at = dir.path().join(path);
+        let small = Small { dir, at, driver };
         for list in ["images/images.json", "layers/layers.json", "containers/containers.json"] {
             small.write(small.part(list), "[]");
         }
@@ -56,7 +67,7 @@ impl Small {
     }
 
     fn path(&self, path: &str) -> PathBuf {
-        self.dir.path().join(path)
+        self.at.join(path)
     }
 
     /// A path under one of the directories that begin with the driver's name.
@@ -145,7 +156,7 @@ impl Small {
     }
 
     fn open(&self) -> ContainersStorage {
-        ContainersStorage::open(self.dir.path()).unwrap()
+        ContainersStorage::open(&self.at).unwrap()
     }
 }
 
@@ -377,12 +388,154 @@ fn a_store_is_told_by_its_lists() {
         fs::create_dir(small.path(part)).unwrap();
     }
     assert_eq!(small.open().info().driver, "overlay", "the other never had an image");
-    let btrfs = Small::new("btrfs");
-    let err = ContainersStorage::open(btrfs.dir.path()).unwrap_err();
+    let zfs = Small::new("zfs");
+    let err = ContainersStorage::open(zfs.dir.path()).unwrap_err();
     assert!(matches!(err, OpenError::UnsupportedDriver { .. }), "{err}");
     let empty = tempfile::tempdir().unwrap();
     let err = ContainersStorage::open(empty.path()).unwrap_err();
     assert!(matches!(err, OpenError::NotAStore { .. }), "{err}");
     let err = ContainersStorage::open(&empty.path().join("none")).unwrap_err();
     assert!(matches!(err, OpenError::NoSuchStore(_)), "{err}");
+}
+
+/// Moves the layers and images of `small` into the store `path` of its system, which its settings
+/// name, and leaves it empty.
+fn into_additional(small: &Small, path: &str) {
+    let shared = small.dir.path().join(path);
+    fs::create_dir_all(&shared).unwrap();
+    for part in ["overlay", "overlay-images", "overlay-layers"] {
+        fs::rename(small.path(part), shared.join(part)).unwrap();
+        fs::create_dir(small.path(part)).unwrap();
+    }
+    for list in ["images/images.json", "layers/layers.json"] {
+        small.write(small.part(list), "[]");
+    }
+}
+
+fn settings(small: &Small, stores: &str) {
+    let text = format!("[storage.options]\nadditionalimagestores = [{stores}]\n");
+    small.write(small.dir.path().join("etc/containers/storage.conf"), text);
+}
+
+#[test]
+fn images_of_additional_stores_are_there_and_layers_may_lie_upon_theirs() {
+    let small = Small::inside("overlay", "var/lib/containers/storage");
+    settings(&small, r#""/srv/shared", "/srv/none""#);
+    small.add_layer("a", None);
+    small.add_image(&["a"], &["docker.io/library/base:1", "docker.io/library/both:1"]);
+    into_additional(&small, "srv/shared");
+    let shared = small.dir.path().join("srv/shared/overlay");
+    // The upper layer is made as if the lower one were here.
+    small.write(small.home().join(hex("a")).join("diff/a"), "a");
+    small.add_layer("b", Some("a"));
+    fs::remove_dir_all(small.home().join(hex("a"))).unwrap();
+    small.add_image(&["a", "b"], &["docker.io/library/app:1", "docker.io/library/both:1"]);
+    small.add_container("web", &["a", "b"]);
+    let store = small.open();
+    let catalog = store.catalog().unwrap();
+    assert_eq!(catalog.images.len(), 2);
+    assert_eq!(catalog.references["base:1"], base());
+    assert_eq!(catalog.references["both:1"], app(), "its own names come first");
+    let damaged: Vec<String> = catalog.damaged.iter().map(ToString::to_string).collect();
+    assert!(damaged.len() == 1 && damaged[0].contains("srv/none"), "{damaged:?}");
+    let image = store.image(app()).unwrap();
+    assert_eq!(files(&image.layers[1].dirs), ["b", "a"]);
+    assert!(image.layers[1].dirs[1].root.path().starts_with(&shared));
+    assert_eq!(files(&store.container(web()).unwrap().dirs), ["web-layer", "b", "a"]);
+    assert_eq!(files(&store.image(base()).unwrap().layers[0].dirs), ["a"]);
+    let before = store.generation().unwrap();
+    fs::write(small.dir.path().join("srv/shared/overlay-images/images.json"), "[]").unwrap();
+    assert_ne!(store.generation().unwrap(), before);
+    settings(&small, "");
+    assert!(small.open().image(base()).is_err());
+}
+
+/// What the container calls a file that user and group `id` own on disk.
+fn inside(dir: &LayerDir, id: u32) -> (u32, u32) {
+    let opened = dir.root.dir("").unwrap();
+    let stat = Stat { uid: id, gid: id, ..opened.own_stat().unwrap() };
+    let seen = dir.seen(&opened, "".as_ref(), stat).unwrap();
+    (seen.uid, seen.gid)
+}
+
+#[test]
+fn owners_are_told_as_the_container_sees_them() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let small = Small::inside("overlay", "home/user/store");
+    for name in ["a", "b"] {
+        small.add_layer(name, (name == "b").then_some("a"));
+    }
+    small.add_image(&["a", "b"], &["docker.io/library/app:1"]);
+    small.add_container("web", &["a", "b"]);
+    let map = json!([{ "container_id": 0, "host_id": 5, "size": 10 }]);
+    small.edit("layers/layers.json", |layers| {
+        (layers[1]["uidmap"], layers[1]["gidmap"]) = (map.clone(), map.clone());
+    });
+    let layer = || small.open().image(app()).unwrap().layers[1].dirs.clone();
+    assert!(layer()[1].owners.is_none(), "root's own IDs");
+    assert_eq!([inside(&layer()[0], 5), inside(&layer()[0], 4)], [(0, 0), (UNMAPPED, UNMAPPED)]);
+    // The same store of a user, who is root of it.
+    let etc = small.dir.path().join("etc");
+    small.write(etc.join("passwd"), "user:x:4000000:4000000::/home/user:/bin/sh\n");
+    for file in ["subuid", "subgid"] {
+        small.write(etc.join(file), "user:100000:65536\n");
+    }
+    std::os::unix::fs::chown(&small.at, Some(4_000_000), Some(4_000_000)).unwrap();
+    let dirs = layer();
+    assert_eq!(dirs[0].marks, Marks::User);
+    for (on_disk, image, mapped) in
+        [(4_000_000, 0, UNMAPPED), (100_000, 1, UNMAPPED), (100_004, 5, 0), (0, UNMAPPED, UNMAPPED)]
+    {
+        assert_eq!(inside(&dirs[1], on_disk), (image, image), "{on_disk}");
+        assert_eq!(inside(&dirs[0], on_disk), (mapped, mapped), "{on_disk}");
+    }
+    // A container whose IDs the kernel maps in the mount has the map in its own entry.
+    small.edit("containers/containers.json", |containers| {
+        (containers[0]["uidmap"], containers[0]["gidmap"]) = (map.clone(), map.clone());
+    });
+    let container = small.open().container(web()).unwrap();
+    assert_eq!(inside(&container.dirs[0], 100_004), (0, 0));
+    assert_eq!(inside(&container.dirs[2], 100_004), (5, 5));
+}
+
+#[test]
+fn a_layer_without_its_files_is_refused_and_one_in_several_directories_is_whole() {
+    let small = Small::sample("overlay");
+    let layer = small.home().join(hex("b"));
+    small.write(layer.join("diff1/before"), "1");
+    small.write(layer.join("diff2/first"), "2");
+    let dirs = small.open().image(app()).unwrap().layers[1].dirs.clone();
+    assert_eq!(files(&dirs), ["b", "before", "first", "a"]);
+    let identities: std::collections::BTreeSet<u64> = dirs.iter().map(|dir| dir.identity).collect();
+    assert_eq!(identities.len(), 4);
+    small.write(layer.join("composefs-data/composefs.blob"), "");
+    let err = small.open().image(app()).unwrap_err();
+    assert_eq!(err.errno(), Errno::OPNOTSUPP);
+    assert!(err.to_string().contains("use_composefs"), "{err}");
+    small.open().image(base()).unwrap();
+}
+
+#[test]
+fn a_store_mounted_by_fuse_overlayfs_has_its_marks() {
+    let small = Small::sample("overlay");
+    for (noted, marks) in [("true", Marks::Fuse), ("false", Marks::Trusted), ("", Marks::Trusted)] {
+        small.write(small.home().join(".has-mount-program"), noted);
+        let dirs = small.open().image(app()).unwrap().layers[0].dirs.clone();
+        assert_eq!(dirs[0].marks, marks, "{noted:?}");
+    }
+}
+
+#[test]
+fn containers_of_cri_o_have_their_pods() {
+    let small = Small::sample("overlay");
+    let metadata = json!({
+        "pod-name": "k8s_web_prod_0123_0", "metadata-name": "nginx", "image-name": "app:1",
+    });
+    small.edit("containers/containers.json", |containers| {
+        containers[0]["metadata"] = metadata.to_string().into();
+    });
+    let pod = small.open().catalog().unwrap().containers[0].pod.clone().unwrap();
+    assert_eq!((&*pod.namespace, &*pod.name, &*pod.container), ("prod", "web", "nginx"));
 }

@@ -1,7 +1,5 @@
 //! Whether a directory is a data root that can be read, and which driver it uses.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -11,10 +9,11 @@ use crate::backing::{Access, Root, Time};
 use crate::error::{Error, Result};
 use crate::store::driver::{Driver, OpenLayers};
 use crate::store::files::if_found;
-use crate::store::{Conventions, Marks, OpenError, StoreInfo};
+use crate::store::system::{System, is_in_user_namespace};
+use crate::store::{Conventions, IdMap, IdPair, Marks, OpenError, Owners, StoreInfo};
 
 /// What makes a directory a data root, for messages.
-const LOOKED_FOR: &str = "image/overlay2/repositories.json or image/vfs/repositories.json";
+const LOOKED_FOR: &str = "image/overlay2/repositories.json or the like";
 
 impl Docker {
     /// Opens the data root at `path`.
@@ -31,11 +30,17 @@ impl Docker {
         let data = Root::open_resolved(&location, Access::Live).map_err(failed)?;
         let name = match newest_driver(&data).map_err(failed)? {
             Some(name) => name,
-            None => return Err(no_driver(&data, path)),
+            None => return Docker::open_remapped(path, &data),
         };
+        let owners = Owning::of(&location, &data).map_err(failed)?;
         let driver = match name.as_str() {
-            "overlay2" => Driver::Overlay2(overlay_marks(&location)),
+            "overlay2" if owners.is_rootless => Driver::Overlay2(Marks::User),
+            "overlay2" => Driver::Overlay2(Marks::Trusted),
+            "fuse-overlayfs" => Driver::FuseOverlay,
+            "overlay" => Driver::CopyingOverlay,
+            "aufs" => Driver::Aufs,
             "vfs" => Driver::Vfs,
+            "btrfs" => Driver::Btrfs,
             other => return Err(OpenError::unsupported(path, other, advice(other))),
         };
         let info = StoreInfo {
@@ -47,7 +52,25 @@ impl Docker {
         };
         let roots = Roots::open(&location, driver).map_err(failed)?;
         let roots = Mutex::new(Arc::new(roots));
-        Ok(Docker { info, location, driver, roots, layers: OpenLayers::new() })
+        let owners = owners.engine.map(|engine| {
+            let has_notes = driver.may_have_notes();
+            Arc::new(Owners { engine: Some(engine), has_notes, ..Owners::default() })
+        });
+        Ok(Docker { info, location, driver, owners, roots, layers: OpenLayers::new() })
+    }
+
+    /// Opens the data root that a daemon with `userns-remap` keeps in the directory `path` that it
+    /// was told to use; of several the one that was changed last.
+    fn open_remapped(path: &Path, data: &Root) -> Result<Docker, OpenError> {
+        let names = remapped_roots(data).unwrap_or_default().into_iter();
+        let changed = |name: &String| {
+            let image = data.stat(format!("{name}/image"));
+            image.map_or(Time::default(), |image| image.mtime)
+        };
+        match names.max_by_key(changed) {
+            Some(name) => Docker::open(&path.join(name)),
+            None => Err(no_driver(data, path)),
+        }
     }
 }
 
@@ -72,18 +95,51 @@ fn newest_driver(data: &Root) -> Result<Option<String>> {
     Ok(newest.map(|(_, name)| name))
 }
 
-/// How overlayfs marks what a layer hides: as root may, or in a daemon without root as any user
-/// may. A rootless data root belongs to its user; one of `userns-remap`, named `UID.GID`, too,
-/// though a daemon with root made it.
-fn overlay_marks(location: &Path) -> Marks {
-    let name = location.file_name().unwrap_or_default().to_string_lossy();
-    let is_remapped = name.split_once('.').is_some_and(|(uid, gid)| {
-        [uid, gid].iter().all(|id| !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_digit()))
-    });
-    match fs::metadata(location) {
-        Ok(data) if data.uid() != 0 && !is_remapped => Marks::User,
-        _ => Marks::Trusted,
+/// Who owns the files of a data root.
+#[derive(Debug)]
+struct Owning {
+    /// What the owners are called where the engine runs; `None` where they are the host's own.
+    engine: Option<IdPair<IdMap>>,
+    /// The engine runs without root, so overlayfs marks what a layer hides as any user may.
+    is_rootless: bool,
+}
+
+impl Owning {
+    /// A rootless data root belongs to its user; one of `userns-remap`, named `UID.GID`, may, too,
+    /// though a daemon with root made it.
+    fn of(location: &Path, data: &Root) -> Result<Owning> {
+        let host = System::around(location);
+        if let Some(root) = remapped_root(location) {
+            let engine = host.and_then(|host| host.remapped(root));
+            return Ok(Owning { engine, is_rootless: false });
+        }
+        let stat = data.stat("")?;
+        let owner = IdPair { user: stat.uid, group: stat.gid };
+        let is_rootless = owner.user != 0;
+        let engine = host.filter(|_| is_rootless).and_then(|host| host.rootless(owner));
+        Ok(Owning { engine, is_rootless: is_rootless || is_in_user_namespace() })
     }
+}
+
+/// The IDs that the directory of a daemon with `userns-remap` is named after: those of the
+/// containers' root outside.
+fn remapped_root(location: &Path) -> Option<IdPair<u32>> {
+    let (user, group) = location.file_name()?.to_str()?.split_once('.')?;
+    let id =
+        |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?;
+    Some(IdPair { user: id(user)?, group: id(group)? })
+}
+
+/// The data roots of a daemon with `userns-remap` in the directory that it was told to use.
+fn remapped_roots(data: &Root) -> Result<Vec<String>> {
+    let names = data.dir("")?.names()?.into_iter();
+    let names = names.filter_map(|entry| entry.name.into_string().ok());
+    let mut found: Vec<String> = names
+        .filter(|name| remapped_root(Path::new(name)).is_some())
+        .filter(|name| data.stat(format!("{name}/image")).is_ok())
+        .collect();
+    found.sort();
+    Ok(found)
 }
 
 /// Why there is no driver: another kind of store, or none at all.
@@ -95,16 +151,27 @@ fn no_driver(data: &Root, path: &Path) -> OpenError {
             "it can't be read yet; images of Docker's own store can \
              (\"features\": {\"containerd-snapshotter\": false} in daemon.json)",
         ),
+        Err(_) if data.stat("graph").is_ok_and(|graph| graph.is_dir()) => OpenError::unsupported(
+            path,
+            "graph of Docker before 1.10",
+            "any Docker from 1.10 to 19.03 that is started on a copy of it makes a data root of it \
+             that can be read",
+        ),
         Err(_) => OpenError::NotAStore { path: path.to_owned(), looked_for: LOOKED_FOR },
     }
 }
 
 fn advice(driver: &str) -> &'static str {
     match driver {
-        "aufs" | "devicemapper" | "overlay" => {
-            "Docker itself has dropped it; save the images and load them under overlay2"
+        "devicemapper" => {
+            "its layers are volumes of a thin pool and not files; save the images with docker save of \
+             an engine that still knows it (up to 24.0), and load them under overlay2"
+        }
+        "zfs" => {
+            "its layers are ZFS datasets that are mounted only while a container runs; save the images \
+             with docker save, and read the archive"
         }
         "windowsfilter" => "layers of Windows can't be read yet",
-        _ => "overlay2 and vfs can be read",
+        _ => "overlay2, fuse-overlayfs, overlay, aufs, btrfs and vfs can be read",
     }
 }

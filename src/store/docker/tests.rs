@@ -37,7 +37,24 @@ fn unpack(name: &str) -> Option<TempDir> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Overlay2,
+    Fuse,
+    Copying,
+    Aufs,
+    Btrfs,
     Vfs,
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Kind::Overlay2 => "overlay2",
+            Kind::Fuse => "fuse-overlayfs",
+            Kind::Copying => "overlay",
+            Kind::Aufs => "aufs",
+            Kind::Btrfs => "btrfs",
+            Kind::Vfs => "vfs",
+        }
+    }
 }
 
 /// A data root made by hand: layers hold one file each, named after their directory.
@@ -64,12 +81,34 @@ impl Small {
 
     /// A path under `image/<driver>`.
     fn image(&self, path: &str) -> PathBuf {
-        let driver = if self.kind == Kind::Vfs { "image/vfs" } else { "image/overlay2" };
-        self.path(driver).join(path)
+        self.path("image").join(self.kind.name()).join(path)
     }
 
     fn home(&self) -> PathBuf {
-        self.path(if self.kind == Kind::Vfs { "vfs/dir" } else { "overlay2" })
+        match self.kind {
+            Kind::Vfs => self.path("vfs/dir"),
+            Kind::Btrfs => self.path("btrfs/subvolumes"),
+            kind => self.path(kind.name()),
+        }
+    }
+
+    /// The directory that the driver names `id`.
+    fn directory_of(&self, id: &str) -> PathBuf {
+        match self.kind {
+            Kind::Aufs => self.home().join("diff").join(id),
+            _ => self.home().join(id),
+        }
+    }
+
+    /// Where the files of the layer `id` are.
+    fn files_of(&self, id: &str) -> PathBuf {
+        let directory = self.directory_of(id);
+        match self.kind {
+            Kind::Overlay2 | Kind::Fuse => directory.join("diff"),
+            Kind::Copying if id.starts_with("mount") => directory.join("upper"),
+            Kind::Copying => directory.join("root"),
+            Kind::Aufs | Kind::Btrfs | Kind::Vfs => directory,
+        }
     }
 
     fn write(&self, path: impl AsRef<Path>, text: impl AsRef<[u8]>) {
@@ -88,8 +127,16 @@ impl Small {
     fn directory(&self, id: &str, below: Option<&str>) {
         let home = self.home().join(id);
         match self.kind {
-            Kind::Vfs => self.write(home.join(id), id),
-            Kind::Overlay2 => {
+            Kind::Vfs | Kind::Btrfs => self.write(home.join(id), id),
+            Kind::Copying => self.copying_directory(id, below),
+            Kind::Aufs => {
+                self.write(self.home().join("diff").join(id).join(id), id);
+                let list = |id: &str| self.home().join("layers").join(id);
+                let ancestors = below
+                    .map(|below| format!("{below}\n{}", fs::read_to_string(list(below)).unwrap()));
+                self.write(list(id), ancestors.unwrap_or_default());
+            }
+            Kind::Overlay2 | Kind::Fuse => {
                 self.write(home.join("diff").join(id), id);
                 self.write(home.join("link"), Small::link(id));
                 fs::create_dir_all(self.home().join("l")).unwrap();
@@ -103,6 +150,24 @@ impl Small {
                 };
                 self.write(home.join("lower"), lower);
             }
+        }
+    }
+
+    /// As the first overlay driver does: layers of images are full copies, and a container's has
+    /// what its init layer had (moby `drivers/overlay`, `Create`).
+    fn copying_directory(&self, id: &str, below: Option<&str>) {
+        let home = self.home().join(id);
+        let is_of_container = id.starts_with("mount");
+        if !is_of_container {
+            return self.write(home.join("root").join(id), id);
+        }
+        self.write(home.join("upper").join(id), id);
+        let Some(below) = below else { return };
+        let above = self.home().join(below).join("lower-id");
+        match fs::read_to_string(above) {
+            Ok(image) => self.write(home.join("lower-id"), image),
+            Err(_) if !below.starts_with("mount") => self.write(home.join("lower-id"), below),
+            Err(_) => {}
         }
     }
 
@@ -194,7 +259,7 @@ impl Small {
         change: impl FnOnce(&mut serde_json::Value),
         name: &str,
     ) {
-        let driver = if self.kind == Kind::Vfs { "vfs" } else { "overlay2" };
+        let driver = self.kind.name();
         let mut config = serde_json::json!({
             "State": { "Running": false, "StartedAt": "0001-01-01T00:00:00Z" },
             "ID": id.hex(), "Name": format!("/{name}"), "Driver": driver, "Image": "",
@@ -209,7 +274,8 @@ impl Small {
     }
 }
 
-const KINDS: [Kind; 2] = [Kind::Overlay2, Kind::Vfs];
+const KINDS: [Kind; 6] =
+    [Kind::Overlay2, Kind::Fuse, Kind::Copying, Kind::Aufs, Kind::Btrfs, Kind::Vfs];
 
 /// The directories of the layer at `index`, by the names that Docker gives them.
 fn layer_dirs(image: &Image, index: usize) -> Vec<String> {
@@ -219,8 +285,9 @@ fn layer_dirs(image: &Image, index: usize) -> Vec<String> {
 
 fn names(dirs: &[LayerDir]) -> Vec<String> {
     let name = |dir: &LayerDir| {
-        let path = dir.root.path().to_str().unwrap().trim_end_matches("/diff");
-        path.rsplit('/').next().unwrap().to_owned()
+        let path = dir.root.path().to_str().unwrap();
+        let files = ["/diff", "/root", "/upper"].iter().find_map(|files| path.strip_suffix(files));
+        files.unwrap_or(path).rsplit('/').next().unwrap().to_owned()
     };
     dirs.iter().map(name).collect()
 }
@@ -332,8 +399,12 @@ fn layers_are_listed_lowest_first_with_all_below_them() {
         let own: Vec<&str> = image.layers.iter().map(|layer| layer.directory.as_str()).collect();
         assert_eq!(own, ["one", "two", "three"]);
         match kind {
-            Kind::Overlay2 => assert_eq!(layer_dirs(&image, 2), ["three", "two", "one"]),
-            Kind::Vfs => assert_eq!(layer_dirs(&image, 2), ["three"]),
+            Kind::Overlay2 | Kind::Fuse | Kind::Aufs => {
+                assert_eq!(layer_dirs(&image, 2), ["three", "two", "one"]);
+            }
+            Kind::Copying | Kind::Btrfs | Kind::Vfs => {
+                assert_eq!(layer_dirs(&image, 2), ["three"]);
+            }
         }
     }
 }
@@ -396,7 +467,8 @@ fn a_container_without_an_image_has_an_init_layer_only() {
         let container = small.open().container(id).unwrap();
         let below = names(&container.init_dirs);
         assert_eq!(below, ["mountscratch-init"]);
-        assert_eq!(container.dirs.len(), if kind == Kind::Vfs { 1 } else { 2 });
+        let is_whole = matches!(kind, Kind::Copying | Kind::Btrfs | Kind::Vfs);
+        assert_eq!(container.dirs.len(), if is_whole { 1 } else { 2 });
         assert_eq!(container.image, None);
     }
 }
@@ -408,10 +480,14 @@ fn without_an_init_layer_changes_count_against_the_image() {
         small.add_image(&["one", "two"]);
         let id = small.add_container("plain", &["one", "two"]);
         fs::remove_file(small.mounts(id).join("init-id")).unwrap();
-        if kind == Kind::Overlay2 {
-            let lower = fs::read(small.home().join("mountplain-init/lower")).unwrap();
-            fs::write(small.home().join("mountplain/lower"), lower).unwrap();
-        }
+        let home = small.home();
+        let lists = match kind {
+            Kind::Overlay2 | Kind::Fuse => ["mountplain-init/lower", "mountplain/lower"],
+            Kind::Aufs => ["layers/mountplain-init", "layers/mountplain"],
+            Kind::Copying => ["mountplain-init/lower-id", "mountplain/lower-id"],
+            Kind::Btrfs | Kind::Vfs => ["mountplain-init/mountplain-init"; 2],
+        };
+        fs::copy(home.join(lists[0]), home.join(lists[1])).unwrap();
         let container = small.open().container(id).unwrap();
         assert_eq!(names(&container.init_dirs)[0], "two", "{kind:?}");
     }
@@ -450,7 +526,7 @@ fn a_container_whose_files_are_gone_is_being_removed() {
         let (a, b) = (small.add_container("a", &["one"]), small.add_container("b", &["one"]));
         let half = small.add_container("half", &["one"]);
         fs::remove_dir_all(small.mounts(a)).unwrap();
-        fs::remove_dir_all(small.home().join("mountb")).unwrap();
+        fs::remove_dir_all(small.directory_of("mountb")).unwrap();
         fs::remove_file(small.container(half).join("config.v2.json")).unwrap();
         let store = small.open();
         for id in [a, b] {
@@ -593,6 +669,9 @@ fn what_is_no_store_is_told_apart() {
     fs::create_dir_all(root.join(content)).unwrap();
     let err = error(root);
     assert!(err.to_string().contains("containerd image store"), "{err}");
+    fs::remove_dir_all(root.join("containerd")).unwrap();
+    fs::create_dir(root.join("graph")).unwrap();
+    assert!(error(root).to_string().contains("before 1.10"), "{}", error(root));
     fs::create_dir_all(root.join("image/zfs/layerdb/sha256")).unwrap();
     match error(root) {
         OpenError::UnsupportedDriver { driver, .. } => assert_eq!(driver, "zfs"),

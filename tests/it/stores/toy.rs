@@ -113,7 +113,12 @@ impl Toy {
     }
 
     fn dir(&self) -> LayerDir {
-        LayerDir { root: Arc::clone(&self.files), identity: 7, marks: Marks::Complete }
+        LayerDir {
+            root: Arc::clone(&self.files),
+            identity: 7,
+            marks: Marks::Complete,
+            owners: None,
+        }
     }
 }
 

@@ -145,6 +145,33 @@ fn no_lower_file_leads_elsewhere() {
 }
 
 #[test]
+fn no_list_of_ancestors_leads_elsewhere() {
+    for (kind, lists) in [
+        (Kind::Aufs, ["layers/mountbadbox", "layers/mountbadbox-init"]),
+        (Kind::Copying, ["mountbadbox-init/lower-id", "mountbadbox-init/lower-id"]),
+    ] {
+        let pair = Pair::new(kind);
+        let mut texts = vec![
+            "../../etc".to_owned(),
+            "mountbadbox-init".to_owned(),
+            "mountbadbox-init\nmountbadbox".to_owned(),
+            "mountbadbox\nmountbadbox".to_owned(),
+            "none".to_owned(),
+            "base\n".repeat(501),
+            "BAD".to_owned(),
+        ];
+        texts.extend(TRAVERSALS.map(str::to_owned).into_iter().filter(|text| !text.is_empty()));
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        for list in lists {
+            with_each(&pair.small.home().join(list), &texts, |what| {
+                pair.container_is_damaged(what)
+            });
+        }
+        pair.store.container(pair.harmed_container).unwrap();
+    }
+}
+
+#[test]
 fn no_link_of_a_layer_leads_elsewhere() {
     let pair = Pair::new(Kind::Overlay2);
     let init = pair.small.home().join("l").join(Small::link("mountbadbox-init"));
@@ -397,7 +424,6 @@ fn a_link_for_a_file_or_directory_of_the_store_is_never_followed() {
     let copy = outside.path().join("copy");
     for kind in KINDS {
         let pair = Pair::new(kind);
-        let own = if kind == Kind::Vfs { "bad" } else { "bad/diff" };
         let (small, id) = (&pair.small, pair.harmed_container);
         let swap = |path: &Path, check: &dyn Fn(&str)| {
             fs::rename(path, &copy).unwrap();
@@ -412,8 +438,8 @@ fn a_link_for_a_file_or_directory_of_the_store_is_never_followed() {
             pair.record().join("cache-id"),
             pair.record().join("diff"),
             pair.record().join("parent"),
-            small.home().join("bad"),
-            small.home().join(own),
+            small.directory_of("bad"),
+            small.files_of("bad"),
         ] {
             swap(&path, &|what| pair.image_is_damaged(what));
         }
@@ -423,8 +449,8 @@ fn a_link_for_a_file_or_directory_of_the_store_is_never_followed() {
             small.container(id).join("hostconfig.json"),
             small.mounts(id),
             small.mounts(id).join("mount-id"),
-            small.home().join("mountbadbox"),
-            small.home().join("mountbadbox-init"),
+            small.directory_of("mountbadbox"),
+            small.directory_of("mountbadbox-init"),
         ] {
             swap(&path, &|what| pair.container_is_damaged(what));
         }
