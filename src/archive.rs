@@ -5,6 +5,8 @@ use crate::time::{self, Timestamp};
 
 pub mod commit;
 pub mod config;
+pub mod containerd;
+pub mod content;
 pub mod context;
 pub mod documents;
 pub mod export;
@@ -14,6 +16,7 @@ pub mod layer;
 mod pack;
 pub mod patterns;
 mod podman;
+pub mod rebuilt;
 pub mod save;
 pub mod v1;
 

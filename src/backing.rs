@@ -25,11 +25,13 @@ use rustix::io::Errno;
 use crate::error::{Error, Result};
 
 mod bytes;
+mod checked;
 mod host;
 pub mod mounts;
 mod stat;
 
 pub use bytes::{Bytes, FileRange, Held};
+pub use checked::Checked;
 pub use host::Host;
 pub use stat::{FileKind, Fingerprint, Stat, Time};
 

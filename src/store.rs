@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 
 mod bind;
 mod config;
+pub mod containerd;
 pub mod containers_storage;
 pub mod docker;
 mod driver;
@@ -24,6 +25,8 @@ pub mod names;
 mod stamp;
 mod system;
 mod volumes;
+
+use manifest::Platform;
 
 pub use bind::{Bound, bind, is_at_home};
 pub use find::{Kind, OpenError, Source, open, open_all};
@@ -232,6 +235,24 @@ pub struct Image {
     /// Every platform of which something is here, `linux-arm64` and the image's ID for that platform
     /// alone, sorted; empty where the image is for one platform and says no more.
     pub platforms: Vec<(String, ImageId)>,
+    /// What a content-addressed store records of it, beside its blobs.
+    pub stored: Option<Stored>,
+}
+
+/// What a content-addressed store records of an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// The manifest that the config and the layers are of: the target, or one that it lists.
+    pub manifest: Digest,
+    /// What the image is for, where it is one of several that an index lists.
+    pub platform: Option<Platform>,
+    /// By reference: what its record says of the target.
+    pub annotations: BTreeMap<String, BTreeMap<String, String>>,
+    /// Where the target was pulled from and pushed to, as annotations.
+    pub sources: BTreeMap<String, String>,
+    /// Bytes of all blobs that it is made of, those for other platforms left out; each counts,
+    /// whether it is here or not.
+    pub size: u64,
 }
 
 /// What a manifest, an index or a name points at (OCI image-spec, descriptor.md).

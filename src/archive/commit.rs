@@ -86,6 +86,7 @@ fn image(commit: &Commit<'_>, config: Vec<u8>) -> Image {
         references: Vec::new(),
         target: None,
         platforms: Vec::new(),
+        stored: None,
     }
 }
 

@@ -22,7 +22,7 @@ pub const DOCKER_29: Shape = Shape::Struct(&[
     Field::always("StdinOnce", Shape::Bool),
     Field::always("Env", STRINGS),
     Field::always("Cmd", Shape::Words),
-    Field::unless_empty("Healthcheck", Shape::Pointer(&Shape::Struct(&HEALTH_29))),
+    Field::unless_empty("Healthcheck", Shape::Pointer(&HEALTH)),
     Field::unless_empty("ArgsEscaped", Shape::Bool),
     Field::always("Image", Shape::String),
     Field::always("Volumes", SET),
@@ -70,6 +70,9 @@ const fn up_to_28(health: &'static Shape) -> [Field; 25] {
         Field::unless_empty("Shell", Shape::Words),
     ]
 }
+
+/// A health check of Docker 25 and later.
+pub const HEALTH: Shape = Shape::Struct(&HEALTH_29);
 
 const HEALTH_20: [Field; 5] = [
     Field::unless_empty("Test", STRINGS),

@@ -22,6 +22,9 @@ pub enum Flavour {
     /// An OCI layout with Docker's own files beside it; the bytes of 29.7.2 on a graph driver.
     #[default]
     Docker29,
+    /// An OCI layout with a list for older engines, as containerd; the bytes of 2.3.4, and of
+    /// Docker 29.7.2 on containerd's image store.
+    Containerd,
     /// Layers beside one another and names in full, as Podman; the bytes of 5.8.2.
     Podman,
     /// An OCI image layout and nothing else; our own form, since no engine's is the same twice.
@@ -30,12 +33,13 @@ pub enum Flavour {
 
 impl Flavour {
     /// Every flavour: Docker's, oldest first, then the others.
-    pub const ALL: [Flavour; 7] = [
+    pub const ALL: [Flavour; 8] = [
         Flavour::Docker19,
         Flavour::Docker110,
         Flavour::Docker25,
         Flavour::Docker28,
         Flavour::Docker29,
+        Flavour::Containerd,
         Flavour::Podman,
         Flavour::Oci,
     ];
@@ -44,7 +48,8 @@ impl Flavour {
     #[must_use]
     pub fn of(conventions: Conventions) -> Flavour {
         match conventions {
-            Conventions::Docker | Conventions::Containerd => Flavour::Docker29,
+            Conventions::Docker => Flavour::Docker29,
+            Conventions::Containerd => Flavour::Containerd,
             Conventions::Podman => Flavour::Podman,
         }
     }
@@ -58,6 +63,7 @@ impl Flavour {
             Flavour::Docker25 => "docker-25",
             Flavour::Docker28 => "docker-28",
             Flavour::Docker29 => "docker-29",
+            Flavour::Containerd => "containerd",
             Flavour::Podman => "podman",
             Flavour::Oci => "oci",
         }
@@ -69,6 +75,7 @@ impl Flavour {
             Flavour::Docker25
             | Flavour::Docker28
             | Flavour::Docker29
+            | Flavour::Containerd
             | Flavour::Podman
             | Flavour::Oci => Escapes::DOCKER_29,
         }
@@ -191,7 +198,7 @@ fn manifest_descriptor(image: &SavedImage) -> Json {
     descriptor(OCI_MANIFEST, Digest::of(&manifest), manifest.len() as u64)
 }
 
-fn index_of(manifests: Vec<Json>) -> Vec<u8> {
+pub(super) fn index_of(manifests: Vec<Json>) -> Vec<u8> {
     let index = Json::object([
         ("schemaVersion", 2.into()),
         ("mediaType", OCI_INDEX.into()),
@@ -213,12 +220,17 @@ pub fn manifest(flavour: Flavour, images: &[SavedImage]) -> Vec<u8> {
             ("Layers".to_owned(), Json::Array(layers)),
         ];
         // moby `validatedParentLinks`: a parent that is in the archive, and not the image itself.
-        let parent = image.parent.filter(|_| flavour != Flavour::Podman);
+        let has_parents = !matches!(flavour, Flavour::Containerd | Flavour::Podman);
+        let parent = image.parent.filter(|_| has_parents);
         if let Some(parent) = parent.filter(|id| *id != image.id && is_saved(*id)) {
             fields.push(("Parent".to_owned(), parent.to_string().into()));
         }
         match flavour {
-            Flavour::Docker19 | Flavour::Docker110 | Flavour::Podman | Flavour::Oci => {}
+            Flavour::Docker19
+            | Flavour::Docker110
+            | Flavour::Containerd
+            | Flavour::Podman
+            | Flavour::Oci => {}
             Flavour::Docker25 | Flavour::Docker28 | Flavour::Docker29 => {
                 fields.push(("LayerSources".to_owned(), layer_sources(image)));
             }
@@ -229,7 +241,7 @@ pub fn manifest(flavour: Flavour, images: &[SavedImage]) -> Vec<u8> {
 }
 
 /// The file `repositories`: the top layer of each tag. `None` where no image has a tag, since the
-/// archive then has no such file; [`Flavour::Oci`] never has it.
+/// archive then has no such file; [`Flavour::Containerd`] and [`Flavour::Oci`] never have it.
 #[must_use]
 pub fn repositories(flavour: Flavour, images: &[SavedImage]) -> Option<Vec<u8>> {
     let mut names: Vec<(String, Vec<(String, Json)>)> = Vec::new();
@@ -237,9 +249,11 @@ pub fn repositories(flavour: Flavour, images: &[SavedImage]) -> Option<Vec<u8>> 
         let Some(top) = image.layers.last() else { continue };
         let top = match flavour {
             Flavour::Docker19 | Flavour::Docker110 | Flavour::Podman => top.v1_id.hex(),
-            Flavour::Docker25 | Flavour::Docker28 | Flavour::Docker29 | Flavour::Oci => {
-                top.diff_id.hex()
-            }
+            Flavour::Docker25
+            | Flavour::Docker28
+            | Flavour::Docker29
+            | Flavour::Containerd
+            | Flavour::Oci => top.diff_id.hex(),
         };
         for tagged in &image.tags {
             let name = match flavour == Flavour::Podman {
@@ -267,7 +281,11 @@ fn paths(flavour: Flavour, image: &SavedImage) -> (String, Vec<Json>) {
             format!("{}.json", image.id.hex()),
             layers.map(|layer| format!("{}/layer.tar", layer.v1_id.hex()).into()).collect(),
         ),
-        Flavour::Docker25 | Flavour::Docker28 | Flavour::Docker29 | Flavour::Oci => (
+        Flavour::Docker25
+        | Flavour::Docker28
+        | Flavour::Docker29
+        | Flavour::Containerd
+        | Flavour::Oci => (
             format!("blobs/sha256/{}", image.id.hex()),
             layers.map(|layer| format!("blobs/sha256/{}", layer.diff_id.hex()).into()).collect(),
         ),
@@ -304,7 +322,7 @@ fn layer_sources(image: &SavedImage) -> Json {
 }
 
 /// An OCI content descriptor.
-fn descriptor(media_type: &str, digest: Digest, size: u64) -> Json {
+pub(super) fn descriptor(media_type: &str, digest: Digest, size: u64) -> Json {
     Json::object([
         ("mediaType", media_type.into()),
         ("digest", digest.to_string().into()),
@@ -327,10 +345,11 @@ fn annotated(descriptor: Json, tagged: &Tagged) -> Json {
     }
 }
 
-/// The value and a newline, as Go's `json.Encoder` writes; in Podman it is `json.Marshal`.
+/// The value and a newline, as Go's `json.Encoder` writes; in containerd and Podman it is
+/// `json.Marshal`.
 fn line(json: &Json, flavour: Flavour) -> Vec<u8> {
     let mut line = json.to_bytes(flavour.escapes());
-    if flavour != Flavour::Podman {
+    if !matches!(flavour, Flavour::Containerd | Flavour::Podman) {
         line.push(b'\n');
     }
     line

@@ -10,6 +10,8 @@ use crate::reference::Reference;
 use crate::store::{self, GraphDriver, State};
 use crate::time::Timestamp;
 
+pub mod engine29;
+
 /// An image, as far as its config does not tell.
 #[derive(Debug, Clone)]
 pub struct Image<'a> {

@@ -90,12 +90,12 @@ pub(super) fn archive(
     described: &[(documents::SavedImage, &[LegacyLayer])],
 ) -> Result<Recipe> {
     let mut writer = Writer::default();
-    for (saved, (_, legacy)) in images.iter().zip(described) {
+    for (saved, (documents, legacy)) in images.iter().zip(described) {
         let tar_name = |diff_id: DiffId| format!("{}.tar", diff_id.hex());
         for (layer, tar) in saved.image.layers.iter().zip(saved.layers) {
             writer.push(tar_name(layer.diff_id), &Body::Part(Arc::clone(tar)));
         }
-        let config = format!("{}.json", saved.image.id.hex());
+        let config = format!("{}.json", documents.id.hex());
         writer.push(config, &Body::Inline(&saved.image.config));
         for (layer, legacy) in saved.image.layers.iter().zip(*legacy) {
             let id = legacy.id.hex();

@@ -13,8 +13,8 @@ use super::documents::{self, Flavour, SavedLayer};
 use super::export::Accounts;
 use super::pack::{Body, Packer, directory, file};
 use super::v1::{self, Dialect, LegacyLayer};
-use super::{mtime_of, podman};
-use crate::digest::{DiffId, Digest};
+use super::{containerd, mtime_of, podman};
+use crate::digest::{DiffId, Digest, ImageId};
 use crate::error::{Error, Result};
 use crate::oci::ImageConfig;
 use crate::recipe::Recipe;
@@ -59,6 +59,7 @@ pub fn save(images: &[SavedImage<'_>], flavour: Flavour) -> Result<Recipe> {
         Flavour::Docker28 => blobs(images, &described, &DOCKER_28),
         Flavour::Docker29 => blobs(images, &described, &DOCKER_29),
         Flavour::Oci => layout(images, &described),
+        Flavour::Containerd => return exported(images, &described),
         Flavour::Podman => {
             let described = described.iter();
             let described = described.map(|image| (image.documents.clone(), &image.legacy[..]));
@@ -89,7 +90,9 @@ fn describe(saved: &SavedImage<'_>, flavour: Flavour) -> Result<Described> {
     let legacy = match flavour {
         Flavour::Docker19 | Flavour::Docker110 => v1::legacy_layers(config, Dialect::Docker20),
         Flavour::Docker25 | Flavour::Docker28 => v1::legacy_layers(config, Dialect::Docker28),
-        Flavour::Docker29 | Flavour::Oci => v1::legacy_layers(config, Dialect::Docker29),
+        Flavour::Docker29 | Flavour::Containerd | Flavour::Oci => {
+            v1::legacy_layers(config, Dialect::Docker29)
+        }
         Flavour::Podman => podman::legacy_layers(&saved.image.config, &config.diff_ids),
     };
     let legacy = legacy.map_err(|why| Error::corrupt(shown, why.to_string()))?;
@@ -101,7 +104,7 @@ fn describe(saved: &SavedImage<'_>, flavour: Flavour) -> Result<Described> {
     });
     let references = saved.references.iter().filter_map(|text| Reference::parse(text).ok());
     let documents = documents::SavedImage {
-        id: saved.image.id,
+        id: ImageId(Digest::of(&saved.image.config)),
         config_size: saved.image.config.len() as u64,
         tags: references.filter_map(|reference| reference.tagged()).collect(),
         layers: layers.collect(),
@@ -181,7 +184,7 @@ fn blobs(images: &[SavedImage<'_>], described: &[Described], edition: &Edition) 
         let mut blob = |digest: Digest, mtime, what| {
             put(&mut entries, format!("blobs/sha256/{}", digest.hex()), mtime, what);
         };
-        blob(saved.image.id.0, created, What::File(saved.image.config.to_vec()));
+        blob(described.documents.id.0, created, What::File(saved.image.config.to_vec()));
         for (layer, tar) in saved.included() {
             blob(layer.diff_id.0, created, What::Layer(Arc::clone(tar), edition.layer_mode));
         }
@@ -213,7 +216,7 @@ fn layout(images: &[SavedImage<'_>], described: &[Described]) -> Entries {
         for (layer, tar) in saved.included() {
             blob(layer.diff_id.0, What::Layer(Arc::clone(tar), 0o644));
         }
-        blob(saved.image.id.0, What::File(saved.image.config.to_vec()));
+        blob(documents.id.0, What::File(saved.image.config.to_vec()));
         let manifest = documents::oci_manifest(documents);
         blob(Digest::of(&manifest), What::File(manifest));
     }
@@ -238,6 +241,24 @@ pub fn layout_documents(images: &[SavedImage<'_>]) -> Result<BTreeMap<String, Ve
             What::Directory | What::Layer(..) | What::Symlink(_) => None,
         });
     Ok(documents.collect())
+}
+
+/// What containerd would export of images that it was given uncompressed.
+fn exported(images: &[SavedImage<'_>], described: &[Described]) -> Result<Recipe> {
+    let documents: Vec<_> = described.iter().map(|image| image.documents.clone()).collect();
+    let mut blobs = BTreeMap::new();
+    let mut document = |bytes: Vec<u8>| {
+        blobs.insert(Digest::of(&bytes), Arc::new(Recipe::inline(bytes)));
+    };
+    for (saved, documents) in images.iter().zip(&documents) {
+        document(saved.image.config.to_vec());
+        document(documents::oci_manifest(documents));
+    }
+    for (layer, tar) in images.iter().flat_map(SavedImage::included) {
+        blobs.insert(layer.diff_id.0, Arc::clone(tar));
+    }
+    let manifest = documents::manifest(Flavour::Containerd, &documents);
+    containerd::pack(&blobs, &documents::full_index(&documents), &manifest)
 }
 
 /// Docker 1.10 to 24: a directory for each layer, named by its V1 identity. A layer that stands in
@@ -267,7 +288,7 @@ fn layer_directories(images: &[SavedImage<'_>], described: &[Described]) -> Entr
             put(&mut entries, format!("{name}/layer.tar"), created, what);
         }
         let config = What::File(saved.image.config.to_vec());
-        put(&mut entries, format!("{}.json", saved.image.id.hex()), created, config);
+        put(&mut entries, format!("{}.json", described.documents.id.hex()), created, config);
     }
     put_legacy_lists(&mut entries, Flavour::Docker110, &documents);
     entries
@@ -323,6 +344,7 @@ fn dressed(header: Header, flavour: Flavour) -> Header {
         Flavour::Docker25
         | Flavour::Docker28
         | Flavour::Docker29
+        | Flavour::Containerd
         | Flavour::Podman
         | Flavour::Oci => header,
         Flavour::Docker19 => Header { mode: header.mode | type_bits, ..header },

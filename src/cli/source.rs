@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::store::{self, LayerStore, OpenError, Source, Users, find_host_stores};
 
 /// Kinds of stores that may stand before a colon but that this version does not read.
-const LATER: [&str; 5] = ["containerd", "oci", "oci-archive", "docker-archive", "windows-layer"];
+const LATER: [&str; 4] = ["oci", "oci-archive", "docker-archive", "windows-layer"];
 
 /// The host whose stores are looked at: this one, or one whose disk is mounted here.
 #[derive(Debug)]
@@ -148,9 +148,10 @@ mod tests {
         assert_eq!(parse("/srv/a:b").unwrap(), Source { kind: None, path: "/srv/a:b".into() });
         assert_eq!(parse("podman").unwrap().path, Path::new("podman"));
         assert_eq!(parse("podman:/srv").unwrap().kind, Some(Kind::Podman));
-        let failure = parse("containerd:/srv").unwrap_err();
+        assert_eq!(parse("containerd:/srv").unwrap().kind, Some(Kind::Containerd));
+        let failure = parse("oci-archive:/srv").unwrap_err();
         assert_eq!(failure.status(), ExitStatus::StoreUnsupported);
-        assert!(failure.to_string().contains("containerd"), "{failure}");
+        assert!(failure.to_string().contains("oci-archive"), "{failure}");
     }
 
     #[test]

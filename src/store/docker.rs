@@ -23,16 +23,19 @@ use crate::store::{
     Usage, Volume, volumes,
 };
 
-mod catalog;
+pub(super) mod catalog;
 mod container;
+pub(super) mod containers;
 mod hints;
 mod image;
 mod open;
-mod records;
+pub(super) mod records;
 mod roots;
 #[cfg(test)]
 mod tests;
 mod usage;
+
+pub(super) use open::overlay_marks;
 
 /// How often a catalog is read again while the engine writes.
 const TRIES: usize = 8;

@@ -11,9 +11,13 @@ use std::sync::Arc;
 use rustix::io::Errno;
 
 use super::LayerStore;
+use super::containerd::Containerd;
 use super::containers_storage::ContainersStorage;
 use super::docker::Docker;
 use crate::error::Error;
+
+/// The namespace that containerd's tools use where none is named.
+const DEFAULT_NAMESPACE: &str = "default";
 
 /// An engine whose directories can be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +26,8 @@ pub enum Kind {
     Docker,
     /// A store of Podman, Buildah or CRI-O.
     Podman,
+    /// A data root of containerd.
+    Containerd,
 }
 
 impl Kind {
@@ -30,6 +36,7 @@ impl Kind {
         match self {
             Kind::Docker => b"docker:",
             Kind::Podman => b"podman:",
+            Kind::Containerd => b"containerd:",
         }
     }
 }
@@ -50,10 +57,10 @@ pub struct Source {
 }
 
 impl Source {
-    /// Parses `docker:PATH`, `podman:PATH`, or a plain path.
+    /// Parses `docker:PATH`, `podman:PATH`, `containerd:PATH`, or a plain path.
     #[must_use]
     pub fn parse(text: &OsStr) -> Source {
-        for kind in [Kind::Docker, Kind::Podman] {
+        for kind in [Kind::Docker, Kind::Podman, Kind::Containerd] {
             if let Some(path) = text.as_bytes().strip_prefix(kind.prefix()) {
                 return Source { kind: Some(kind), path: OsStr::from_bytes(path).into() };
             }
@@ -162,7 +169,11 @@ impl std::error::Error for OpenError {
 /// # Errors
 /// As [`open`].
 pub fn open_all(source: &Source) -> Result<Vec<Arc<dyn LayerStore>>, OpenError> {
-    Ok(vec![open(source)?])
+    match source.kind {
+        Some(Kind::Containerd) => open_namespaces(&source.path),
+        None if Containerd::is_at(&source.path) => open_namespaces(&source.path),
+        Some(Kind::Docker | Kind::Podman) | None => Ok(vec![open(source)?]),
+    }
 }
 
 /// Opens the store that `source` names.
@@ -172,11 +183,58 @@ pub fn open_all(source: &Source) -> Result<Vec<Arc<dyn LayerStore>>, OpenError> 
 pub fn open(source: &Source) -> Result<Arc<dyn LayerStore>, OpenError> {
     let path = &source.path;
     match source.kind {
-        Some(Kind::Docker) => Ok(Arc::new(Docker::open(path)?)),
+        Some(Kind::Docker) => open_docker(path),
         Some(Kind::Podman) => Ok(Arc::new(ContainersStorage::open(path)?)),
+        Some(Kind::Containerd) => open_containerd(path),
         None if ContainersStorage::is_at(path) => Ok(Arc::new(ContainersStorage::open(path)?)),
-        None => Ok(Arc::new(Docker::open(path)?)),
+        None if Containerd::is_at(path) => open_containerd(path),
+        None => open_docker(path),
     }
+}
+
+/// Opens Docker's data root with the store that its images are in. Where both hold some, as after
+/// a change of the setting, it is the one that changed last.
+fn open_docker(path: &Path) -> Result<Arc<dyn LayerStore>, OpenError> {
+    let (own, containerd) = (Docker::last_used(path), Containerd::last_used_by_docker(path));
+    if own.is_some() && containerd.is_some() {
+        let name = if own < containerd { "containerd's store" } else { "a graph driver" };
+        tracing::info!("{}: two image stores; the one in use is {name}", path.display());
+    }
+    if own < containerd
+        && let Some(store) = Containerd::open_docker(path)?
+    {
+        return Ok(Arc::new(store));
+    }
+    match Docker::open(path) {
+        // A new Docker, which has no image yet.
+        Err(err @ OpenError::NotAStore { .. }) => match Containerd::open_docker(path)? {
+            Some(store) => Ok(Arc::new(store)),
+            None => Err(err),
+        },
+        opened => Ok(Arc::new(opened?)),
+    }
+}
+
+/// Opens every namespace that is used, or else containerd's default, which is empty.
+fn open_namespaces(path: &Path) -> Result<Vec<Arc<dyn LayerStore>>, OpenError> {
+    let mut namespaces = Containerd::namespaces(path)?;
+    if namespaces.is_empty() {
+        namespaces.push(DEFAULT_NAMESPACE.to_owned());
+    }
+    let open = |namespace: &String| -> Result<Arc<dyn LayerStore>, OpenError> {
+        Ok(Arc::new(Containerd::open(path, namespace)?))
+    };
+    namespaces.iter().map(open).collect()
+}
+
+/// Opens the namespace that is used where there is one, or else containerd's default.
+fn open_containerd(path: &Path) -> Result<Arc<dyn LayerStore>, OpenError> {
+    let namespaces = Containerd::namespaces(path)?;
+    let namespace = match &namespaces[..] {
+        [only] => only,
+        _ => DEFAULT_NAMESPACE,
+    };
+    Ok(Arc::new(Containerd::open(path, namespace)?))
 }
 
 #[cfg(test)]
@@ -191,6 +249,7 @@ mod tests {
             ("docker:/var/lib/docker", Some(Kind::Docker), "/var/lib/docker"),
             ("docker:a:b", Some(Kind::Docker), "a:b"),
             ("podman:/srv", Some(Kind::Podman), "/srv"),
+            ("containerd:/srv", Some(Kind::Containerd), "/srv"),
             ("/var/lib/docker", None, "/var/lib/docker"),
             ("./docker:x", None, "./docker:x"),
             ("docker", None, "docker"),

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use super::containerd::Containerd;
 use super::containers_storage::ContainersStorage;
 use super::{Kind, Source};
 use crate::backing::{Access, Host, Root};
@@ -37,6 +38,18 @@ const PODMAN_SETTINGS: [&str; 2] =
 const PODMAN_HOME: &str = ".local/share/containers/storage";
 const PODMAN_HOME_SETTINGS: &str = ".config/containers/storage.conf";
 
+/// Where containerd keeps its data root, its settings, and where Kubernetes brings its own.
+const CONTAINERD: &str = "var/lib/containerd";
+const CONTAINERD_SETTINGS: &str = "etc/containerd/config.toml";
+const CONTAINERD_OF_KUBERNETES: [&str; 3] = [
+    "var/lib/rancher/k3s/agent/containerd",
+    "var/lib/rancher/rke2/agent/containerd",
+    "var/snap/microk8s/common/var/lib/containerd",
+];
+
+/// The namespace in which Docker keeps its images, which are Docker's to show.
+const CONTAINERD_OF_DOCKER: &str = "moby";
+
 /// Whose stores are looked for besides root's.
 #[derive(Debug, Clone, Copy)]
 pub enum Users<'a> {
@@ -58,6 +71,7 @@ pub fn find_host_stores(host: &Host, users: Users<'_>) -> Vec<Source> {
     let settings = PODMAN_SETTINGS.iter().find_map(|path| podman_settings(host, path.as_ref()));
     let settings = settings.unwrap_or_default();
     found.podman(settings.graphroot.map(PathBuf::from), Path::new(PODMAN));
+    found.containerd();
     for user in accounts(host, users) {
         let named = docker_root(host, &user.home.join(DOCKER_HOME_SETTINGS));
         found.docker(named, &[user.home.join(DOCKER_HOME)]);
@@ -123,6 +137,26 @@ impl Found<'_> {
         }
     }
 
+    /// Data roots of containerd in which more than Docker keeps something.
+    fn containerd(&mut self) {
+        let named = containerd_root(self.host).unwrap_or_else(|| CONTAINERD.into());
+        let usual = CONTAINERD_OF_KUBERNETES.map(PathBuf::from);
+        for path in std::iter::once(&named).chain(&usual) {
+            let Ok(real) = self.host.resolve(path) else { continue };
+            let namespaces = match Containerd::is_at(&real) {
+                true => Containerd::namespaces(&real),
+                false => continue,
+            };
+            // One that can't be read is added, so that whoever opens it says why.
+            let is_shown = |namespaces: Vec<String>| {
+                namespaces.iter().any(|namespace| namespace != CONTAINERD_OF_DOCKER)
+            };
+            if namespaces.map_or(true, is_shown) {
+                self.add(Kind::Containerd, real);
+            }
+        }
+    }
+
     fn add(&mut self, kind: Kind, path: PathBuf) {
         let source = Source { kind: Some(kind), path };
         if !self.sources.contains(&source) {
@@ -160,6 +194,15 @@ fn docker_root(host: &Host, settings: &Path) -> Option<PathBuf> {
     let json = host.read(settings, SETTINGS_MAX).ok()?;
     let settings: Settings = serde_json::from_slice(&json).ok()?;
     settings.data_root.or(settings.graph) // `graph`: its name before 17.05
+}
+
+/// What containerd's settings name as its data root.
+fn containerd_root(host: &Host) -> Option<PathBuf> {
+    #[derive(Deserialize)]
+    struct Settings {
+        root: Option<PathBuf>,
+    }
+    read_toml::<Settings>(host, Path::new(CONTAINERD_SETTINGS))?.root
 }
 
 #[derive(Debug, Default)]

@@ -53,6 +53,11 @@ impl Taking {
         self.hash.add(name.as_ref());
     }
 
+    /// Takes in a number that moves with what it stands for, however soon after the last time.
+    pub(super) fn add_number(&mut self, number: u64) {
+        self.hash.add(&number.to_le_bytes());
+    }
+
     /// Takes in all that another stamp was made of.
     pub(crate) fn merge(&mut self, other: Stamp) {
         self.hash.add(&other.files.to_le_bytes());

@@ -9,22 +9,31 @@ use super::node::{ArchiveNode, ImageView, Scope};
 use super::shelf::{Loaded, Shelf};
 use super::{Tree, XATTR_MAX, journal};
 use crate::archive::Flavour;
+use crate::archive::containerd::{self, StoredImage};
+use crate::archive::content::Content;
 use crate::archive::export::{self, Accounts, Export, Style};
 use crate::archive::layer::layer_tar;
 use crate::archive::mtime_of;
+use crate::archive::rebuilt;
 use crate::archive::save::{self, SavedImage};
-use crate::backing::Time;
+use crate::backing::{Fingerprint, Time};
 use crate::digest::{ChainId, ImageId};
 use crate::error::{Error, Result};
 use crate::overlay::Stack;
 use crate::recipe::{Recipe, Verify};
-use crate::store::{Conventions, Image, LayerDir};
+use crate::store::{Conventions, Image, LayerDir, LayerSource};
 
 /// Memory that recipes may take before the least recently used go, in bytes.
 const WEIGHT: usize = 256 << 20;
 
 /// Room for the line that says how many names there was no room for, in bytes.
 const LAST_LINE: usize = 64;
+
+/// An image, and the references that it is saved under.
+type Named = (ImageId, Vec<String>);
+
+/// An image and all of its blobs.
+type StoredView = (Arc<Loaded>, Content);
 
 /// What a tar is made of. Equal values give equal bytes, but for what may be written to.
 #[derive(Debug, Clone)]
@@ -197,6 +206,9 @@ impl Tree {
     ) -> Result<(Made, u64)> {
         let files = match archive {
             Archive::Live(live) => self.files(shelf, live)?,
+            Archive::Save { images, flavour: Flavour::Containerd, base: None } => {
+                self.stored_stamp(shelf, images)?
+            }
             Archive::Save { .. } | Archive::Image(_) | Archive::Layer(..) => 0,
         };
         let key = (shelf.name.clone(), archive.key(), files);
@@ -223,6 +235,7 @@ impl Tree {
 
     fn make(&self, shelf: &Arc<Shelf>, archive: &Archive, files: u64) -> Result<Made> {
         match archive {
+            Archive::Save { images, .. } if files != 0 => self.make_stored(shelf, images, files),
             Archive::Save { images, flavour, base } => {
                 self.make_save(shelf, images, *flavour, *base)
             }
@@ -237,7 +250,15 @@ impl Tree {
                 let loaded = shelf.image(*id)?;
                 let layer = loaded.image.layers.get(*index);
                 let layer = layer.ok_or_else(|| Error::not_found(format!("layer {index}")))?;
-                let recipe = layer_tar(layer, self.archives.verify)?;
+                let recipe = match layer.source {
+                    LayerSource::TarSplit { .. } | LayerSource::Blob(_) => {
+                        layer_tar(layer, self.archives.verify)?
+                    }
+                    LayerSource::Missing => {
+                        let below = layer_dirs(&loaded.image.layers[..*index]);
+                        rebuilt::layer_tar(layer, &below)?
+                    }
+                };
                 Ok(Made::sealed(recipe, loaded.config.mtime()))
             }
             Archive::Live(live) => self.make_live(shelf, live, files),
@@ -259,6 +280,42 @@ impl Tree {
         })
     }
 
+    /// Images with all of their blobs; `None` where the store has not all of them.
+    fn stored(&self, shelf: &Shelf, images: &[Named]) -> Result<Option<Vec<StoredView>>> {
+        let mut found = Vec::new();
+        for (id, _) in images {
+            let loaded = shelf.image(*id)?;
+            let content = Content::read(&*shelf.store, &loaded.image)?;
+            let Some(content) = content else { return Ok(None) };
+            found.push((loaded, content));
+        }
+        Ok(Some(found))
+    }
+
+    /// Moves with the bytes of what containerd would export, which tell of other names as well and
+    /// of blobs that may yet come; 0 where it has not all that it takes.
+    fn stored_stamp(&self, shelf: &Shelf, images: &[Named]) -> Result<u64> {
+        let Some(found) = self.stored(shelf, images)? else { return Ok(0) };
+        let mut stamp = Fingerprint::new();
+        for (loaded, content) in &found {
+            let digests: Vec<_> = content.blobs.keys().collect();
+            stamp.add(format!("{:?} {digests:?}", loaded.image.stored).as_bytes());
+        }
+        Ok(stamp.finish().max(1))
+    }
+
+    /// What containerd exports of images of which the store has all blobs.
+    fn make_stored(&self, shelf: &Shelf, images: &[Named], stamp: u64) -> Result<Made> {
+        let found = self.stored(shelf, images)?;
+        let found = found.ok_or_else(|| Error::stale("blobs that were just here"))?;
+        let mtime = found.iter().map(|(loaded, _)| loaded.config.mtime()).max();
+        let stored = found.iter().zip(images).map(|((loaded, content), (_, references))| {
+            StoredImage { image: &loaded.image, references, content }
+        });
+        let recipe = containerd::archive(&stored.collect::<Vec<_>>(), self.archives.verify)?;
+        Ok(Made { stamp, ..Made::sealed(recipe, mtime.unwrap_or_default()) })
+    }
+
     /// Calls `make` with the images and the tars of their layers, without those that `base` has.
     pub(super) fn with_images<T>(
         &self,
@@ -275,14 +332,16 @@ impl Tree {
                 let archive = Archive::Layer(*id, index, layer.chain_id);
                 layers.push(self.made(shelf, &archive)?.recipe);
             }
-            loaded.push((image, references, layers));
+            let fitted = rebuilt::fitted(&image.image, &layers)?;
+            loaded.push((image, fitted, references, layers));
         }
-        let saved = loaded.iter().map(|(loaded, references, layers)| SavedImage {
-            image: &loaded.image,
-            config: &loaded.config.parsed,
-            references,
-            layers,
-            omitted: base.map_or(0, |base| shared_layers(&loaded.image, &base.image)),
+        let saved = loaded.iter().map(|(loaded, fitted, references, layers)| {
+            let (image, config) = match fitted {
+                Some((image, config)) => (image, config),
+                None => (&loaded.image, &loaded.config.parsed),
+            };
+            let omitted = base.map_or(0, |base| shared_layers(image, &base.image));
+            SavedImage { image, config, references, layers, omitted }
         });
         make(&saved.collect::<Vec<_>>())
     }

@@ -149,13 +149,17 @@ impl Tree {
 
     fn inspect_container(&self, shelf: &Shelf, container: &Container) -> Result<Vec<u8>> {
         let StoreInfo { path, conventions, .. } = shelf.store.info();
-        match conventions {
-            Conventions::Docker | Conventions::Containerd => {}
-            Conventions::Podman => {
+        let show = match conventions {
+            Conventions::Docker => inspect::container,
+            // Settings of the host are Docker's: containerd itself has none.
+            Conventions::Containerd if !container.host_config.is_empty() => {
+                inspect::engine29::container
+            }
+            Conventions::Containerd | Conventions::Podman => {
                 let driver = shelf.store.graph_driver(&container.dirs);
                 return Ok(inspect::known_container(container, &driver));
             }
-        }
+        };
         let volumes = path.join("volumes");
         let described = inspect::Container {
             config: &container.config,
@@ -164,8 +168,7 @@ impl Tree {
             volumes: &volumes.to_string_lossy(),
             graph_driver: shelf.store.graph_driver(&container.dirs),
         };
-        inspect::container(&described)
-            .map_err(|why| Error::corrupt(format!("container {}", container.name), why))
+        show(&described).map_err(|why| Error::corrupt(format!("container {}", container.name), why))
     }
 
     /// Which engine's notion of a change counts.

@@ -175,7 +175,7 @@ impl Tree {
             "id" => document(format!("{}\n", view.id).into_bytes()),
             "inspect.json" => document(self.inspect_image(view)?),
             "layers" => place(Place::Layers(shelf.clone(), view.id)),
-            "platforms" if other_platforms(view)?.is_empty() => Ok(None),
+            "platforms" if platforms(view).is_empty() => Ok(None),
             "platforms" => place(Place::Platforms(view.clone())),
             "rootfs" if config.parsed.diff_ids.is_empty() => place(Place::Empty),
             "rootfs" => {
@@ -249,7 +249,11 @@ impl Tree {
             last_tagged: image.last_tagged.as_deref().and_then(Timestamp::parse),
             graph_driver: view.shelf.store.graph_driver(&layer_dirs(&image.layers)),
         };
-        inspect::image(&described).map_err(|why| Error::corrupt(format!("image {}", image.id), why))
+        let shown = match (&image.target, &image.stored) {
+            (Some(target), Some(stored)) => inspect::engine29::image(&described, target, stored),
+            _ => inspect::image(&described),
+        };
+        shown.map_err(|why| Error::corrupt(format!("image {}", image.id), why))
     }
 
     fn image_readme(&self, view: &ImageView) -> Vec<u8> {
@@ -284,9 +288,10 @@ impl Tree {
         Ok(others.into_iter().map(|(name, _)| Listed::directory(name)).collect())
     }
 
-    /// The image for one platform, under the name that it is looked at by.
+    /// The image for one platform, under the name that it is looked at by; the host's, which is not
+    /// listed, is found as well.
     pub(super) fn platform_item(&self, view: &ImageView, name: &str) -> Result<Option<Item>> {
-        let found = other_platforms(view)?.into_iter().find(|(platform, _)| platform == name);
+        let found = platforms(view).into_iter().find(|(platform, _)| platform == name);
         let Some((_, id)) = found else { return Ok(None) };
         let scope = match &view.scope {
             Scope::Id => Scope::Id,
@@ -398,19 +403,27 @@ impl Tree {
     }
 }
 
-/// The platforms of an image but that which its directory shows, each with its image. No layer is
-/// looked at where the ID says that there is but one: where it is the config's own digest.
-fn other_platforms(view: &ImageView) -> Result<Vec<(String, ImageId)>> {
-    let Ok(config) = view.shelf.config(view.id) else { return Ok(Vec::new()) };
+/// The platforms of an image, each with its image. No layer is looked at where the ID says that
+/// there is but one: where it is the config's own digest.
+fn platforms(view: &ImageView) -> Vec<(String, ImageId)> {
+    let Ok(config) = view.shelf.config(view.id) else { return Vec::new() };
     if view.is_platform || config.is_named_by(view.id) {
-        return Ok(Vec::new());
+        return Vec::new();
     }
-    let Ok(loaded) = view.shelf.image(view.id) else { return Ok(Vec::new()) };
-    let is_other = |(name, id): &&(String, ImageId)| {
-        let bytes = view.shelf.config(*id).map(|other| other.bytes.clone());
-        is_entry(name) && bytes.map_or(true, |bytes| bytes != config.bytes)
-    };
-    Ok(loaded.image.platforms.iter().filter(is_other).cloned().collect())
+    let Ok(loaded) = view.shelf.image(view.id) else { return Vec::new() };
+    loaded.image.platforms.iter().filter(|(name, _)| is_entry(name)).cloned().collect()
+}
+
+/// Those but the one that the image's directory shows.
+fn other_platforms(view: &ImageView) -> Result<Vec<(String, ImageId)>> {
+    let mut others = platforms(view);
+    if !others.is_empty() {
+        let shown = view.shelf.config(view.id)?;
+        others.retain(|(_, id)| {
+            view.shelf.config(*id).map_or(true, |other| other.bytes != shown.bytes)
+        });
+    }
+    Ok(others)
 }
 
 /// Tags of a repository, each with the name that its reference is listed under beside it.

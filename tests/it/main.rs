@@ -10,9 +10,11 @@
 
 mod bolt;
 mod cli;
+mod containerd;
 mod damage;
 mod drivers;
 mod golden;
+mod handmade_containerd;
 mod layering;
 mod overlay_model;
 mod podman;

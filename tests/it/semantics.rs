@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use stratafs::archive::Flavour;
 use stratafs::archive::context::{self, Rules};
 use stratafs::backing::{Access, FileKind, Root, Seek, Time};
+use stratafs::digest::Digest;
 use stratafs::overlay::Stack;
 use stratafs::overlay::files::Files;
 use stratafs::recipe::{Changed, Recipe, Verify};
@@ -27,6 +28,7 @@ use stratafs::sum::tarsum::{Version, tarsum};
 use stratafs::sum::{Cancel, content};
 use stratafs::tree::{Attr, Filter, Keeping, Options, ROOT, Reader, Sum, Symlinks, Tree};
 
+use crate::handmade_containerd;
 use crate::stores::golden::{self, VFS_20};
 use crate::stores::handmade::{
     CREATED, CREATED_SECS, DataRoot, digest, exited, hex_of, make_opaque, read_record, whiteout,
@@ -34,6 +36,8 @@ use crate::stores::handmade::{
 };
 use crate::stores::sample::{LATER, Sample, noise, sample, write};
 use crate::stores::view::{ROOT_USER, View};
+use crate::support::bolt;
+use crate::support::containerd::Made;
 
 /// How long something may take to show, with what the kernel may keep.
 const FRESH: Duration = Duration::from_secs(1);
@@ -1539,6 +1543,82 @@ fn the_state_of_a_podman_container_is_what_its_engine_last_noted() {
         fs::write(podman.path().join("db.sql"), damage).unwrap();
         assert_eq!(states(), ["exited\n"; 3]);
     }
+}
+
+#[test]
+fn a_containerd_store_saves_its_blobs() {
+    let mut made = Made::new();
+    let (below, top, manifest) = handmade_containerd::plain(&mut made);
+    let view = handmade_containerd::view(&made);
+    assert_eq!(view.names("images"), ["app", "app:1"]);
+    assert_eq!(view.text("images/app:1/id"), format!("{}\n", manifest.digest));
+    assert_eq!(view.names("images/app:1/rootfs"), ["below", "top"]);
+    assert_eq!(view.text("images/app:1/rootfs/top"), "top");
+    let saved = handmade_containerd::members(&view.read("images/app:1/save.tar"));
+    for blob in [&below.blob, &top.blob, &manifest] {
+        let body = &saved[&format!("blobs/sha256/{}", blob.digest.hex())];
+        assert_eq!(Digest::of(body), blob.digest);
+    }
+    assert_eq!(saved.len(), 2 + 4 + 3, "{:?}", saved.keys());
+    let index: serde_json::Value = serde_json::from_slice(&saved["index.json"]).unwrap();
+    let name = &index["manifests"][0]["annotations"]["io.containerd.image.name"];
+    assert_eq!(name, "docker.io/library/app:1");
+    let export = handmade_containerd::members(&view.read("images/app:1/export.tar"));
+    assert_eq!(export.keys().collect::<Vec<_>>(), ["below", "top"]);
+}
+
+#[test]
+fn a_layer_of_which_only_the_files_are_left_is_packed_anew() {
+    let mut made = Made::new();
+    let layer = made.layer("default", None, "file", true);
+    let manifest = made.manifest("default", "amd64", &[&layer]);
+    made.image("default", "docker.io/library/app:1", &manifest);
+    fs::remove_file(made.blobs().join(layer.blob.digest.hex())).unwrap();
+    let view = handmade_containerd::view(&made);
+    let layers = "images/app:1/layers";
+    let layer = format!("{layers}/{}", view.names(layers)[0]);
+    let rebuilt = view.read(&format!("{layer}/layer.tar"));
+    assert_eq!(handmade_containerd::members(&rebuilt)["file"], b"file");
+    let described = view.text(&format!("{layer}/layer.json"));
+    assert!(described.contains("\"exact\": false"), "{described}");
+    let saved = handmade_containerd::members(&view.read("images/app:1/save.tar"));
+    let digest = Digest::of(&rebuilt);
+    assert_eq!(saved[&format!("blobs/sha256/{}", digest.hex())], rebuilt);
+    fs::remove_dir_all(made.path().join("io.containerd.snapshotter.v1.overlayfs/snapshots/1"))
+        .unwrap();
+    let view = View::of(made.path());
+    assert_eq!(view.attr("images/app:1/save.tar").unwrap_err().errno(), Errno::IO);
+    let mut made = Made::new();
+    let layer = made.layer("default", None, "file", false);
+    let manifest = made.manifest("default", "amd64", &[&layer]);
+    made.image("default", "docker.io/library/app:1", &manifest);
+    fs::remove_file(made.blobs().join(layer.blob.digest.hex())).unwrap();
+    made.write();
+    let view = View::of(made.path());
+    assert_eq!(view.attr("images/app:1/save.tar").unwrap_err().errno(), Errno::IO);
+}
+
+#[test]
+fn locked_databases_are_read_as_they_are() {
+    let mut made = Made::new();
+    let (.., manifest) = handmade_containerd::plain(&mut made);
+    made.write();
+    let database = fs::File::options().read(true).write(true).open(made.meta_db()).unwrap();
+    rustix::fs::flock(&database, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    let view = View::of(made.path());
+    assert_eq!(view.names("images"), ["app", "app:1"]);
+    made.image("default", "docker.io/library/new:1", &manifest);
+    fs::write(made.meta_db(), bolt::file(&made.meta, 4096)).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert_eq!(view.names("images"), ["app", "app:1", "new", "new:1"]);
+    // A state that is half written hides nothing for good.
+    let whole = fs::read(made.meta_db()).unwrap();
+    fs::write(made.meta_db(), &whole[..whole.len() / 2]).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    let listed = view.attr("images").and_then(|attr| view.tree.read_dir(attr.ino));
+    assert_eq!(listed.unwrap_err().errno(), Errno::IO);
+    fs::write(made.meta_db(), whole).unwrap();
+    assert_eq!(view.names("images"), ["app", "app:1", "new", "new:1"]);
 }
 
 #[test]

@@ -43,6 +43,7 @@ pub(super) fn read(
         references: record.names,
         target: None,
         platforms: Vec::new(),
+        stored: None,
     })
 }
 

@@ -1,21 +1,20 @@
 //! All names of a data root at one moment, and what tells when they may have changed.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::Path;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use super::container;
+use super::containers::{self, names};
 use super::image::parent;
 use super::records::references;
 use super::roots::Roots;
 use crate::backing::{Dir, FileKind, Root};
-use crate::digest::{ContainerId, ImageId};
+use crate::digest::ImageId;
 use crate::error::{Error, Result};
+use crate::store::Catalog;
 use crate::store::driver::Driver;
 use crate::store::files::{JSON_MAX, if_found};
 use crate::store::stamp::{Stamp, Taking};
 use crate::store::volumes;
-use crate::store::{Catalog, ContainerSummary};
 
 /// One file per image, named by its ID.
 const CONFIGS: &str = "imagedb/content/sha256";
@@ -37,23 +36,11 @@ pub(super) fn stamp(roots: &Roots) -> Result<Stamp> {
             }
         }
     }
-    if let Some(containers) = &roots.containers {
-        for name in names(&containers.dir("")?)? {
-            taking.add_name(&name);
-            taking.add(containers.stat(Path::new(&name).join("config.v2.json")));
-        }
+    if let Some(root) = &roots.containers {
+        containers::stamp(root, &mut taking)?;
     }
     volumes::stamp(roots.volumes.as_ref(), &mut taking);
     Ok(taking.finish())
-}
-
-/// The names in `dir` that are text, sorted.
-fn names(dir: &Dir) -> Result<Vec<String>> {
-    let entries = dir.names()?.into_iter();
-    let mut names: Vec<String> =
-        entries.filter_map(|entry| entry.name.into_string().ok()).collect();
-    names.sort();
-    Ok(names)
 }
 
 /// Reads all names.
@@ -61,7 +48,9 @@ pub(super) fn read(roots: &Roots, driver: Driver) -> Result<Catalog> {
     let mut catalog = Catalog::default();
     read_images(&roots.image, &mut catalog)?;
     read_references(&roots.image, &mut catalog);
-    read_containers(roots, driver, &mut catalog)?;
+    if let Some(root) = &roots.containers {
+        containers::list(root, |of| of == driver.name(), &mut catalog)?;
+    }
     match volumes::names(roots.volumes.as_ref()) {
         Ok(names) => catalog.volumes = names,
         Err(err) => catalog.damaged.push(Arc::new(err)),
@@ -105,7 +94,9 @@ fn check_config(configs: &Dir, name: &str) -> Result<ImageId> {
 }
 
 /// Cuts parents that are missing, and one in each loop, so that every walk up ends.
-fn cut_parents(images: &mut BTreeMap<ImageId, Option<ImageId>>) -> Vec<(ImageId, &'static str)> {
+pub(in crate::store) fn cut_parents(
+    images: &mut BTreeMap<ImageId, Option<ImageId>>,
+) -> Vec<(ImageId, &'static str)> {
     let mut cuts = Vec::new();
     let mut walks: HashMap<ImageId, usize> = HashMap::new();
     for (walk, start) in images.keys().enumerate() {
@@ -148,38 +139,6 @@ fn read_references(image: &Root, catalog: &mut Catalog) {
             false => damaged(Error::corrupt(&path, format!("{reference}: there is no {id}"))),
         }
     }
-}
-
-fn read_containers(roots: &Roots, driver: Driver, catalog: &mut Catalog) -> Result<()> {
-    let Some(root) = &roots.containers else { return Ok(()) };
-    let mut taken = BTreeSet::new();
-    for directory in names(&root.dir("")?)? {
-        let path = root.path().join(&directory);
-        let summary = match ContainerId::from_hex(&directory) {
-            Ok(id) => summary(roots, driver, id),
-            Err(_) => Err(Error::corrupt(path.clone(), "not a container ID")),
-        };
-        match summary {
-            Ok(None) => {}
-            Ok(Some(summary)) if taken.insert(summary.name.clone()) => {
-                catalog.containers.push(summary);
-            }
-            Ok(Some(_)) => {
-                let err = Error::corrupt(path, "another container has the same name");
-                catalog.damaged.push(Arc::new(err));
-            }
-            Err(err) => catalog.damaged.push(Arc::new(err)),
-        }
-    }
-    Ok(())
-}
-
-/// What to list of a container; `None` for one whose files another driver keeps, which Docker
-/// does not list either (moby daemon/daemon.go, `restore`).
-fn summary(roots: &Roots, driver: Driver, id: ContainerId) -> Result<Option<ContainerSummary>> {
-    let (record, _) = container::record(roots, id)?;
-    let ours = record.driver == driver.name();
-    Ok(ours.then_some(ContainerSummary { id, name: record.name, image: record.image, pod: None }))
 }
 
 #[cfg(test)]

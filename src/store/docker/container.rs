@@ -1,12 +1,12 @@
 //! One container, from its config and the mount database.
 
+use super::containers;
 use super::image::LayerRecord;
-use super::records::{self, ContainerRecord};
 use super::roots::Roots;
 use crate::digest::{ChainId, ContainerId};
 use crate::error::{Error, Result};
 use crate::store::driver::{DirId, Driver, Home};
-use crate::store::files::{JSON_MAX, if_found, value};
+use crate::store::files::{if_found, value};
 use crate::store::{Container, LayerDir, State};
 
 /// Reads the container `id`, whose files lie in `driver`.
@@ -16,14 +16,11 @@ pub(super) fn read(
     driver: Driver,
     id: ContainerId,
 ) -> Result<Container> {
-    let (record, config) = record(roots, id)?;
+    let root = roots.containers.as_ref().ok_or_else(|| Error::not_found(id.hex()))?;
+    let (record, config) = containers::record(root, id)?;
     if record.driver != driver.name() {
         return Err(Error::not_found(id.hex()));
     }
-    let host_config = match &roots.containers {
-        Some(root) => if_found(root.read(format!("{}/hostconfig.json", id.hex()), JSON_MAX))?,
-        None => None,
-    };
     let files = files(roots, home, id)?;
     let state = match (&files, record.state) {
         // Docker 28.2 and later keep no mark of a removal on disk: the files go first.
@@ -41,31 +38,13 @@ pub(super) fn read(
         state,
         pid: record.pid,
         config: config.into(),
-        host_config: host_config.unwrap_or_default().into(),
+        host_config: containers::host_config(root, id)?.into(),
         directory: files.directory,
         dirs: files.dirs,
         init_dirs: files.init_dirs,
         mounts: record.mounts,
         home: record.home,
     })
-}
-
-/// The `config.v2.json` of the container `id`, parsed and as it is.
-///
-/// # Errors
-/// ENOENT where there is no such container, busy where it is half removed.
-pub(super) fn record(roots: &Roots, id: ContainerId) -> Result<(ContainerRecord, Vec<u8>)> {
-    let missing = || Error::not_found(id.hex());
-    let root = roots.containers.as_ref().ok_or_else(missing)?;
-    let path = format!("{}/config.v2.json", id.hex());
-    let Some(json) = if_found(root.read(&path, JSON_MAX))? else {
-        let Some(_) = if_found(root.stat(id.hex()))? else { return Err(missing()) };
-        return Err(Error::busy(root.path().join(path), "missing, so it is being removed"));
-    };
-    match records::container(id, &json) {
-        Ok(record) => Ok((record, json)),
-        Err(why) => Err(Error::corrupt(root.path().join(path), why)),
-    }
 }
 
 /// The files of a container.

@@ -33,6 +33,7 @@ pub(super) fn read(roots: &Roots, home: &mut Home<'_>, id: ImageId) -> Result<Im
         references: names(&roots.image, id),
         target: None,
         platforms: Vec::new(),
+        stored: None,
     })
 }
 

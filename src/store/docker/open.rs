@@ -13,7 +13,8 @@ use crate::store::system::{System, is_in_user_namespace};
 use crate::store::{Conventions, IdMap, IdPair, Marks, OpenError, Owners, StoreInfo};
 
 /// What makes a directory a data root, for messages.
-const LOOKED_FOR: &str = "image/overlay2/repositories.json or the like";
+const LOOKED_FOR: &str = "image/overlay2/repositories.json or the like, or \
+     containerd/daemon with images";
 
 impl Docker {
     /// Opens the data root at `path`.
@@ -29,7 +30,7 @@ impl Docker {
         let location = std::path::absolute(path).map_err(|err| failed(Error::io(path, err)))?;
         let data = Root::open_resolved(&location, Access::Live).map_err(failed)?;
         let name = match newest_driver(&data).map_err(failed)? {
-            Some(name) => name,
+            Some((_, name)) => name,
             None => return Docker::open_remapped(path, &data),
         };
         let owners = Owning::of(&location, &data).map_err(failed)?;
@@ -72,12 +73,24 @@ impl Docker {
             None => Err(no_driver(data, path)),
         }
     }
+
+    /// When the names of images last changed in the data root at `path`; `None` where no driver has
+    /// layers there.
+    pub(in crate::store) fn last_used(path: &Path) -> Option<Time> {
+        let data = Root::open_resolved(path, Access::Live).ok()?;
+        let ((has_layers, changed), _) = newest_driver(&data).ok()??;
+        has_layers.then_some(changed)
+    }
 }
 
-/// The name under `image` of the driver that was in use last; `None` where there is none.
-fn newest_driver(data: &Root) -> Result<Option<String>> {
+/// Whether a driver has layers, and when its names last changed.
+type Use = (bool, Time);
+
+/// The name under `image` of the driver that was in use last, and how it was; `None` where there is
+/// none.
+fn newest_driver(data: &Root) -> Result<Option<(Use, String)>> {
     let Some(image) = if_found(data.sub_mount("image", Access::Live))? else { return Ok(None) };
-    let mut newest: Option<((bool, Time), String)> = None;
+    let mut newest: Option<(Use, String)> = None;
     for entry in image.dir("")?.names()? {
         let Ok(name) = entry.name.into_string() else { continue };
         let names = if_found(image.stat(format!("{name}/repositories.json"))).unwrap_or_default();
@@ -92,7 +105,7 @@ fn newest_driver(data: &Root) -> Result<Option<String>> {
             newest = Some(rank);
         }
     }
-    Ok(newest.map(|(_, name)| name))
+    Ok(newest)
 }
 
 /// Who owns the files of a data root.
@@ -121,6 +134,16 @@ impl Owning {
     }
 }
 
+/// How overlayfs marks what a layer hides in a data root: as root may, or as any user may.
+pub(in crate::store) fn overlay_marks(location: &Path) -> Marks {
+    let owning =
+        Root::open_resolved(location, Access::Live).and_then(|data| Owning::of(location, &data));
+    match owning {
+        Ok(Owning { is_rootless: true, .. }) => Marks::User,
+        Ok(_) | Err(_) => Marks::Trusted,
+    }
+}
+
 /// The IDs that the directory of a daemon with `userns-remap` is named after: those of the
 /// containers' root outside.
 fn remapped_root(location: &Path) -> Option<IdPair<u32>> {
@@ -144,20 +167,14 @@ fn remapped_roots(data: &Root) -> Result<Vec<String>> {
 
 /// Why there is no driver: another kind of store, or none at all.
 fn no_driver(data: &Root, path: &Path) -> OpenError {
-    match data.stat("containerd/daemon/io.containerd.content.v1.content") {
-        Ok(_) => OpenError::unsupported(
-            path,
-            "containerd image store",
-            "it can't be read yet; images of Docker's own store can \
-             (\"features\": {\"containerd-snapshotter\": false} in daemon.json)",
-        ),
-        Err(_) if data.stat("graph").is_ok_and(|graph| graph.is_dir()) => OpenError::unsupported(
+    match data.stat("graph") {
+        Ok(graph) if graph.is_dir() => OpenError::unsupported(
             path,
             "graph of Docker before 1.10",
             "any Docker from 1.10 to 19.03 that is started on a copy of it makes a data root of it \
              that can be read",
         ),
-        Err(_) => OpenError::NotAStore { path: path.to_owned(), looked_for: LOOKED_FOR },
+        Ok(_) | Err(_) => OpenError::NotAStore { path: path.to_owned(), looked_for: LOOKED_FOR },
     }
 }
 

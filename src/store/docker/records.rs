@@ -80,25 +80,25 @@ fn is_domain(part: &str) -> bool {
 
 /// What is used of a container's `config.v2.json`.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct ContainerRecord {
+pub(in crate::store) struct ContainerRecord {
     /// Its name, without the leading slash.
-    pub(super) name: String,
+    pub(in crate::store) name: String,
     /// The image it was made from; `None` for one made from scratch.
-    pub(super) image: Option<ImageId>,
+    pub(in crate::store) image: Option<ImageId>,
     /// The image as the user named it.
-    pub(super) image_name: String,
+    pub(in crate::store) image_name: String,
     /// When it was made, as stored.
-    pub(super) created: String,
+    pub(in crate::store) created: String,
     /// The driver that its files lie in.
-    pub(super) driver: String,
+    pub(in crate::store) driver: String,
     /// What it is doing.
-    pub(super) state: State,
+    pub(in crate::store) state: State,
     /// Its first process; `None` where none runs.
-    pub(super) pid: Option<u32>,
+    pub(in crate::store) pid: Option<u32>,
     /// What is mounted into it, sorted by destination, binds included.
-    pub(super) mounts: Vec<Mount>,
+    pub(in crate::store) mounts: Vec<Mount>,
     /// Where the engine that wrote this had its data root; `None` before the first run.
-    pub(super) home: Option<PathBuf>,
+    pub(in crate::store) home: Option<PathBuf>,
 }
 
 #[derive(Deserialize)]
@@ -146,7 +146,7 @@ struct StateFlags {
 }
 
 /// Parses the `config.v2.json` of the container `id`.
-pub(super) fn container(id: ContainerId, json: &[u8]) -> Result<ContainerRecord, String> {
+pub(in crate::store) fn container(id: ContainerId, json: &[u8]) -> Result<ContainerRecord, String> {
     let file: ContainerFile = serde_json::from_slice(json).map_err(|err| err.to_string())?;
     if ContainerId::from_hex(&file.id) != Ok(id) {
         return Err("describes another container".to_owned());

@@ -665,11 +665,6 @@ fn what_is_no_store_is_told_apart() {
     assert!(matches!(error(&root.join("file")), OpenError::NotAStore { .. }));
     fs::create_dir_all(root.join("image")).unwrap();
     assert!(matches!(error(root), OpenError::NotAStore { .. }));
-    let content = "containerd/daemon/io.containerd.content.v1.content";
-    fs::create_dir_all(root.join(content)).unwrap();
-    let err = error(root);
-    assert!(err.to_string().contains("containerd image store"), "{err}");
-    fs::remove_dir_all(root.join("containerd")).unwrap();
     fs::create_dir(root.join("graph")).unwrap();
     assert!(error(root).to_string().contains("before 1.10"), "{}", error(root));
     fs::create_dir_all(root.join("image/zfs/layerdb/sha256")).unwrap();

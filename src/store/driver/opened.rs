@@ -42,7 +42,7 @@ impl OpenLayers {
     }
 
     /// The directory `path` of `home`, which is the `at`-th that the driver keeps layers in.
-    pub(super) fn open(&self, home: &Root, at: usize, path: &str) -> Result<Arc<Root>> {
+    pub(in crate::store) fn open(&self, home: &Root, at: usize, path: &str) -> Result<Arc<Root>> {
         let stat = required(home.stat(path))?;
         let identity = (stat.dev, stat.ino);
         let key = format!("{at}/{path}");

@@ -28,6 +28,10 @@ pub(crate) const ALL: [&str; 3] = [OVERLAY_20, VFS_20, VFS_29];
 /// `localhost/papp:1.0` and the containers `pbuild`, `pcreated`, `prun`.
 pub(crate) const PODMAN: &str = "podman-5.8";
 
+/// Docker 29.7.2 on containerd's image store, and containerd 2.3.4 alone: fixtures, too.
+pub(crate) const DOCKER_CONTAINERD: &str = "docker-29-containerd";
+pub(crate) const CONTAINERD: &str = "containerd-2.3";
+
 /// An extracted store, until nobody uses it.
 #[derive(Debug, Clone)]
 pub(crate) struct Golden(Arc<TempDir>);

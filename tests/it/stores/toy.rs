@@ -182,6 +182,7 @@ impl LayerStore for Toy {
                 annotations: BTreeMap::new(),
             }),
             platforms: known.platforms.clone(),
+            stored: None,
         })
     }
 

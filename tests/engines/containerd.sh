@@ -1,0 +1,148 @@
+#!/usr/bin/env bash
+# containerd, which holds its databases locked: its own exports, mounts and names, while it writes.
+. "$(dirname "$0")/lib.sh"
+topic
+
+D=$MINE/containerd
+mkdir -p "$D"
+cat >"$D/config.toml" <<TOML
+version = 2
+root = "$D/root"
+state = "$D/state"
+disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.snapshotter.v1.devmapper",
+    "io.containerd.snapshotter.v1.zfs", "io.containerd.snapshotter.v1.btrfs",
+    "io.containerd.snapshotter.v1.aufs", "io.containerd.internal.v1.opt"]
+[grpc]
+  address = "$D/s"
+[ttrpc]
+  address = "$D/ttrpc"
+TOML
+containerd -c "$D/config.toml" >"$D/log" 2>&1 </dev/null &
+ENGINE=$!
+ctr() { command ctr -a "$D/s" "$@"; }
+within 60 ctr version
+
+# An image of three layers: files of every kind, then what hides some of them, then a deletion.
+make_image() {
+    local tree=$MINE/tree
+    mkdir -p "$tree/bin" "$tree/etc" "$tree/gone" "$tree/opaque"
+    cp /bin/busybox "$tree/bin/busybox"
+    ln -s busybox "$tree/bin/sh"
+    ln "$tree/bin/busybox" "$tree/bin/sleep"
+    echo one >"$tree/etc/one"
+    echo gone >"$tree/gone/file"
+    echo below >"$tree/opaque/below"
+    mkfifo "$tree/fifo"
+    mknod "$tree/null" c 1 3
+    setcap cap_net_raw+ep "$tree/bin/busybox" || true
+    umoci init --layout "$MINE/layout"
+    umoci new --image "$MINE/layout:1"
+    umoci config --image "$MINE/layout:1" --created 2024-01-02T03:04:05Z --config.cmd /bin/sh
+    umoci insert --image "$MINE/layout:1" "$tree" /
+    umoci insert --image "$MINE/layout:1" --opaque "$tree/etc" /opaque
+    umoci insert --image "$MINE/layout:1" --whiteout /gone/file
+    tar -C "$MINE/layout" -cf "$MINE/image.tar" .
+}
+make_image >"$MINE/umoci.log" 2>&1
+app=docker.io/library/app:1
+ctr images import --base-name docker.io/library/app "$MINE/image.tar" >/dev/null
+ctr -n k8s.io images import --no-unpack --base-name docker.io/library/app "$MINE/image.tar" >/dev/null
+ctr -n native images import --snapshotter native --base-name docker.io/library/app \
+    "$MINE/image.tar" >/dev/null
+
+M=$MINE/mnt
+mkdir -p "$M"
+"$STRATAFS" mount "containerd:$D/root" "$M"
+N=$M/namespaces
+default=$N/default/images/app:1
+
+locked() { ! flock -n "$D/root/io.containerd.metadata.v1.bolt/meta.db" true; }
+check "containerd holds its database locked" locked
+check "every namespace is shown" same "$(ls "$N" | tr '\n' ' ')" "default k8s.io native "
+digest=$(ctr images ls -q name==$app >/dev/null && ctr images ls | awk -v n=$app '$1 == n { print $3 }')
+check "an image's ID is what its name points at" same "$(cat "$default/id")" "$digest"
+
+# exported NAMESPACE: 1.6 does not say in index.json that it is one, and is the same otherwise.
+exported() {
+    local ours=$MINE/ours theirs=$MINE/theirs
+    rm -rf "$ours" "$theirs" "$MINE/theirs.tar"
+    mkdir -p "$ours" "$theirs"
+    ctr -n "$1" images export "$MINE/theirs.tar" $app
+    tar -xf "$N/$1/images/app:1/save.tar" -C "$ours"
+    tar -xf "$MINE/theirs.tar" -C "$theirs"
+    same "$(tar -tvf "$N/$1/images/app:1/save.tar" | grep -v index.json)" \
+        "$(tar -tvf "$MINE/theirs.tar" | grep -v index.json)"
+    same "$(jq -cS 'del(.mediaType)' "$ours/index.json")" \
+        "$(jq -cS 'del(.mediaType)' "$theirs/index.json")"
+    rm "$ours/index.json" "$theirs/index.json"
+    diff -r "$ours" "$theirs"
+}
+for namespace in default k8s.io native; do
+    check "save.tar of $namespace is what ctr exports" exported $namespace
+done
+
+loads() {
+    ctr -n loaded images import --base-name docker.io/library/again - <"$1" >/dev/null
+    same "$(ctr -n loaded images ls -q | head -n 1)" "$app"
+    ctr -n loaded images rm $app >/dev/null
+}
+check "containerd loads save.tar" loads "$default/save.tar"
+
+mkdir -p "$MINE/k"
+kernel() { # NAMESPACE SNAPSHOTTER
+    ctr -n "$1" images mount --snapshotter "$2" $app "$MINE/k" >/dev/null
+}
+mounted() { # NAMESPACE SNAPSHOTTER
+    local status=0
+    kernel "$1" "$2"
+    same_files --copy "$MINE/k" "$N/$1/images/app:1/rootfs" || status=1
+    ctr -n "$1" images unmount --snapshotter "$2" --rm "$MINE/k" >/dev/null
+    return $status
+}
+check "rootfs is what overlayfs mounts" mounted default overlayfs
+check "rootfs is what the native snapshotter copied" mounted native native
+
+ctr containers create --snapshotter overlayfs $app made >/dev/null
+ctr run -d --null-io --snapshotter overlayfs $app ran /bin/sh -c \
+    'echo new >/new; rm /etc/one; exec sleep 1d' >/dev/null
+within 10 test -e "$N/default/containers/ran/rootfs/new"
+check "containers are listed" same "$(ls "$N/default/containers" | tr '\n' ' ')" "made ran "
+check "one that never ran has no changes" same "$(cat "$N/default/containers/made/changes")" ""
+changes=$(grep -v '/dev\|/proc\|/sys\|/run' "$N/default/containers/ran/changes")
+check "one that runs has what it changed" same "$changes" "$(printf 'C /etc\nD /etc/one\nA /new')"
+container_mounted() {
+    eval "$(ctr snapshots --snapshotter overlayfs mounts "$MINE/k" ran | sed 's/mount /mount -r /')"
+    local status=0
+    same_files --copy "$MINE/k" "$N/default/containers/ran/rootfs" || status=1
+    umount "$MINE/k"
+    return $status
+}
+check "its rootfs is what the kernel merges" container_mounted
+check "its config is the runtime spec" \
+    same "$(jq -r '.process.args[0]' "$N/default/containers/ran/config.json")" /bin/sh
+
+# The engine commits all the time, and every look finds one of its states.
+steadily() {
+    local round
+    (for round in $(seq 1 60); do
+        ctr images tag --force $app "docker.io/library/tag:$round"
+        [ "$round" -le 30 ] || ctr images rm "docker.io/library/tag:$((round - 30))"
+    done) >/dev/null 2>"$MINE/writer.log" &
+    local writer=$! looks=0
+    while kill -0 $writer 2>/dev/null; do
+        same "$(cat "$default/id")" "$digest"
+        ls "$N/default/images" >/dev/null
+        looks=$((looks + 1))
+    done
+    wait $writer
+    [ $looks -gt 3 ]
+}
+check "it is read while it is written" steadily
+check "a new name shows" within 2 test -e "$N/default/images/tag:60"
+check "a removed name goes" within 2 test ! -e "$N/default/images/tag:30"
+check "nothing went wrong meanwhile" same "$(cat "$M/.stratafs/errors")" ""
+
+ctr task kill -s 9 ran >/dev/null 2>&1 || true
+"$STRATAFS" umount "$M"
+kill $ENGINE
+wait $ENGINE || true
