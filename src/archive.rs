@@ -12,11 +12,11 @@ pub mod documents;
 pub mod export;
 pub mod history;
 pub mod inspect;
-pub mod layer;
+mod layer;
+pub mod layers;
 mod pack;
 pub mod patterns;
 mod podman;
-pub mod rebuilt;
 pub mod save;
 pub mod v1;
 

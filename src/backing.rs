@@ -1,4 +1,5 @@
-//! Files of a store: opened beneath a fixed directory, through no symlink, onto no other mount.
+//! Files of a store: opened beneath a fixed directory, through no symlink, onto no other mount; or
+//! those of a layer that is no directory, from the table of a [`PackedTree`], by the same calls.
 //!
 //! Store data is foreign. Rules keep every open inside the store, and leave no trace there:
 //! 1. A [`Root`] is opened once; everything else is reached from its descriptor by `openat2` with
@@ -18,8 +19,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, RawDir, ResolveFlags};
+use rustix::fs::{ABS, AtFlags, CWD, Mode, OFlags, RawDir, ResolveFlags};
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
@@ -28,12 +30,16 @@ mod bytes;
 mod checked;
 mod host;
 pub mod mounts;
+mod packed;
 mod stat;
 
 pub use bytes::{Bytes, FileRange, Held};
 pub use checked::Checked;
 pub use host::Host;
+pub use packed::{Damage, Extent, NewFile, PackedBuilder, PackedTree, What};
 pub use stat::{FileKind, Fingerprint, Stat, Time};
+
+use packed::{PackedDir, PackedFile};
 
 /// Longest path that one system call takes, in bytes, with the ending NUL (Linux `PATH_MAX`).
 const PATH_MAX: usize = 4096;
@@ -53,9 +59,16 @@ pub enum Access {
 /// A directory of a store, and all beneath it.
 #[derive(Debug)]
 pub struct Root {
-    fd: OwnedFd,
+    place: Place,
     path: PathBuf,
     access: Access,
+}
+
+/// Where a directory is.
+#[derive(Debug)]
+enum Place {
+    Disk(OwnedFd),
+    Packed(PackedDir),
 }
 
 impl Root {
@@ -67,7 +80,14 @@ impl Root {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(CWD, path, flags, Mode::empty())
             .map_err(|err| Error::io(path, err))?;
-        Ok(Root { fd, path: path.to_owned(), access })
+        Ok(Root { place: Place::Disk(fd), path: path.to_owned(), access })
+    }
+
+    /// The files of a layer that is no directory; `path` is what messages call it.
+    #[must_use]
+    pub fn packed(tree: Arc<PackedTree>, path: impl Into<PathBuf>) -> Root {
+        let place = Place::Packed(PackedDir::top(tree));
+        Root { place, path: path.into(), access: Access::Sealed }
     }
 
     /// Opens `path`, which must be absolute and lead through no symlink: a place that was resolved
@@ -80,7 +100,7 @@ impl Root {
         let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
         let fd = resolved(CWD, path.as_os_str().as_bytes(), flags, resolve)
             .map_err(|err| Error::io(path, err))?;
-        Ok(Root { fd, path: path.to_owned(), access })
+        Ok(Root { place: Place::Disk(fd), path: path.to_owned(), access })
     }
 
     /// The directory `path` of this root as a root of its own.
@@ -88,9 +108,8 @@ impl Root {
     /// # Errors
     /// Fails when `path` is missing, leads through a symlink, or is no directory.
     pub fn sub(&self, path: impl AsRef<Path>, access: Access) -> Result<Root> {
-        let path = path.as_ref();
-        let fd = self.open_fd(path, OFlags::PATH | OFlags::DIRECTORY)?;
-        Ok(Root { fd, path: self.path.join(path), access })
+        let Dir { place, path } = self.dir(path)?;
+        Ok(Root { place, path, access })
     }
 
     /// The directory `path` of this root as a root of its own, on whatever mount it lies: for the
@@ -101,11 +120,12 @@ impl Root {
     /// Fails when `path` is missing, leads through a symlink, or is no directory.
     pub fn sub_mount(&self, path: impl AsRef<Path>, access: Access) -> Result<Root> {
         let path = path.as_ref();
+        let Place::Disk(fd) = &self.place else { return self.sub(path, access) };
         let flags = OFlags::PATH | OFlags::DIRECTORY;
         let resolve = BENEATH.difference(ResolveFlags::NO_XDEV);
-        let fd = resolved(self.fd.as_fd(), path.as_os_str().as_bytes(), flags, resolve)
+        let fd = resolved(fd.as_fd(), path.as_os_str().as_bytes(), flags, resolve)
             .map_err(|err| Error::io(self.path.join(path), err))?;
-        Ok(Root { fd, path: self.path.join(path), access })
+        Ok(Root { place: Place::Disk(fd), path: self.path.join(path), access })
     }
 
     /// Where the root lies, for messages.
@@ -123,7 +143,10 @@ impl Root {
     /// True once the directory itself is gone from the disk, though it is still open here.
     #[must_use]
     pub fn is_removed(&self) -> bool {
-        rustix::fs::fstat(&self.fd).is_ok_and(|stat| stat.st_nlink == 0)
+        match &self.place {
+            Place::Disk(fd) => rustix::fs::fstat(fd).is_ok_and(|stat| stat.st_nlink == 0),
+            Place::Packed(_) => false,
+        }
     }
 
     /// Opens the directory `path` (`""` is the root itself).
@@ -132,8 +155,16 @@ impl Root {
     /// Fails when `path` is missing, leads through a symlink, or is no directory.
     pub fn dir(&self, path: impl AsRef<Path>) -> Result<Dir> {
         let path = path.as_ref();
-        let fd = self.open_fd(path, OFlags::PATH | OFlags::DIRECTORY)?;
-        Ok(Dir { fd, path: join(&self.path, path) })
+        let shown = join(&self.path, path);
+        let place = match &self.place {
+            Place::Disk(fd) => {
+                Place::Disk(self.open_fd(fd, path, OFlags::PATH | OFlags::DIRECTORY)?)
+            }
+            Place::Packed(top) => {
+                Place::Packed(top.dir(path).map_err(|err| Error::io(&shown, err))?)
+            }
+        };
+        Ok(Dir { place, path: shown })
     }
 
     /// The directory `path`, and what [`Dir::names`] gives for it, with one open less.
@@ -142,10 +173,15 @@ impl Root {
     /// As for [`Root::dir`], and whatever else the file system says.
     pub fn listed_dir(&self, path: impl AsRef<Path>) -> Result<(Dir, Vec<DirEntry>)> {
         let path = path.as_ref();
-        let fd = self.open_fd(path, OFlags::RDONLY | OFlags::DIRECTORY)?;
+        let Place::Disk(fd) = &self.place else {
+            let dir = self.dir(path)?;
+            let names = dir.names()?;
+            return Ok((dir, names));
+        };
+        let fd = self.open_fd(fd, path, OFlags::RDONLY | OFlags::DIRECTORY)?;
         let path = join(&self.path, path);
         let names = read_names(fd.as_fd()).map_err(|err| Error::io(&path, err))?;
-        Ok((Dir { fd, path }, names))
+        Ok((Dir { place: Place::Disk(fd), path }, names))
     }
 
     /// Attributes of `path`, a symlink's own if it is one.
@@ -167,17 +203,24 @@ impl Root {
     pub fn open_file(&self, path: impl AsRef<Path>) -> Result<BackingFile> {
         let path = path.as_ref();
         let shown = || self.path.join(path);
+        let root = match &self.place {
+            Place::Disk(fd) => fd,
+            Place::Packed(top) => {
+                let (file, stat) = top.file(path).map_err(|err| Error::io(shown(), err))?;
+                return Ok(BackingFile { contents: Contents::Packed(file), stat, next: 0 });
+            }
+        };
         let read = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
         let fd = match self.access {
-            Access::Sealed => self.open_fd(path, read)?,
+            Access::Sealed => self.open_fd(root, path, read)?,
             Access::Live => {
-                let handle = self.open_fd(path, OFlags::PATH | OFlags::NOFOLLOW)?;
+                let handle = self.open_fd(root, path, OFlags::PATH | OFlags::NOFOLLOW)?;
                 BackingFile::check(handle.as_fd()).map_err(|err| Error::io(shown(), err))?;
                 reopen(handle.as_fd(), read).map_err(|err| Error::io(shown(), err))?
             }
         };
         let stat = BackingFile::check(fd.as_fd()).map_err(|err| Error::io(shown(), err))?;
-        Ok(BackingFile { file: File::from(fd), stat })
+        Ok(BackingFile { contents: Contents::Disk(File::from(fd)), stat, next: 0 })
     }
 
     /// The whole of a file that is expected to be small.
@@ -202,8 +245,8 @@ impl Root {
         Ok(bytes)
     }
 
-    /// Opens `path` beneath this root, with all the rules of this module.
-    fn open_fd(&self, path: &Path, flags: OFlags) -> Result<OwnedFd> {
+    /// Opens `path` beneath this root, which `root` is, with all the rules of this module.
+    fn open_fd(&self, root: &OwnedFd, path: &Path, flags: OFlags) -> Result<OwnedFd> {
         let mut rest = path.as_os_str().as_bytes();
         let mut base: Option<OwnedFd> = None;
         while rest.len() >= PATH_MAX {
@@ -211,19 +254,35 @@ impl Root {
             if head == 0 {
                 break; // no component can be that long: the call below says ENAMETOOLONG
             }
-            let dir = base.as_ref().map_or(self.fd.as_fd(), AsFd::as_fd);
+            let dir = base.as_ref().unwrap_or(root).as_fd();
             let next = beneath(dir, &rest[..head], OFlags::PATH | OFlags::DIRECTORY);
             base = Some(next.map_err(|err| Error::io(join(&self.path, path), err))?);
             rest = &rest[head + 1..];
         }
-        let dir = base.as_ref().map_or(self.fd.as_fd(), AsFd::as_fd);
+        let dir = base.as_ref().unwrap_or(root).as_fd();
         beneath(dir, rest, flags).map_err(|err| Error::io(join(&self.path, path), err))
+    }
+}
+
+/// What is in memory has no descriptor: each system call on it says EBADF.
+impl AsFd for Place {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Place::Disk(fd) => fd.as_fd(),
+            Place::Packed(_) => ABS,
+        }
     }
 }
 
 impl AsFd for Root {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+        self.place.as_fd()
+    }
+}
+
+impl AsFd for Dir {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.place.as_fd()
     }
 }
 
@@ -294,8 +353,16 @@ fn reopen(handle: BorrowedFd<'_>, flags: OFlags) -> io::Result<OwnedFd> {
 /// A regular file, open for reading.
 #[derive(Debug)]
 pub struct BackingFile {
-    file: File,
+    contents: Contents,
     stat: Stat,
+    /// Where [`io::Read`] goes on.
+    next: u64,
+}
+
+#[derive(Debug)]
+enum Contents {
+    Disk(File),
+    Packed(PackedFile),
 }
 
 impl BackingFile {
@@ -320,7 +387,10 @@ impl BackingFile {
     /// Its descriptor, for system calls that copy without reading.
     #[must_use]
     pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.file.as_fd())
+        match &self.contents {
+            Contents::Disk(file) => Some(file.as_fd()),
+            Contents::Packed(_) => None,
+        }
     }
 
     /// Its attributes at this moment.
@@ -328,7 +398,10 @@ impl BackingFile {
     /// # Errors
     /// Whatever the file system says.
     pub fn stat_now(&self) -> io::Result<Stat> {
-        Stat::from_raw(&rustix::fs::fstat(&self.file)?)
+        match &self.contents {
+            Contents::Disk(file) => Stat::from_raw(&rustix::fs::fstat(file)?),
+            Contents::Packed(_) => Ok(self.stat),
+        }
     }
 
     /// Fills `buf` from byte `offset` on, and returns how many bytes were read: `buf.len()`, or
@@ -337,9 +410,13 @@ impl BackingFile {
     /// # Errors
     /// Whatever the file system says.
     pub fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        let file = match &self.contents {
+            Contents::Disk(file) => file,
+            Contents::Packed(file) => return file.read_at(offset, buf),
+        };
         let mut done = 0;
         while done < buf.len() {
-            match self.file.read_at(&mut buf[done..], offset + done as u64) {
+            match file.read_at(&mut buf[done..], offset + done as u64) {
                 Ok(0) => break,
                 Ok(read) => done += read,
                 Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
@@ -354,11 +431,15 @@ impl BackingFile {
     /// # Errors
     /// Whatever the file system says.
     pub fn seek(&self, offset: u64, seek: Seek) -> io::Result<Option<u64>> {
+        let file = match &self.contents {
+            Contents::Disk(file) => file,
+            Contents::Packed(file) => return Ok(file.seek(offset, seek)),
+        };
         let from = match seek {
             Seek::Data => rustix::fs::SeekFrom::Data(offset),
             Seek::Hole => rustix::fs::SeekFrom::Hole(offset),
         };
-        match rustix::fs::seek(&self.file, from) {
+        match rustix::fs::seek(file, from) {
             Ok(found) => Ok(Some(found)),
             Err(Errno::NXIO) => Ok(None),
             Err(err) => Err(err.into()),
@@ -368,13 +449,18 @@ impl BackingFile {
 
 impl AsFd for BackingFile {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.file.as_fd()
+        match &self.contents {
+            Contents::Disk(file) => file.as_fd(),
+            Contents::Packed(_) => ABS,
+        }
     }
 }
 
 impl io::Read for BackingFile {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        self.file.read(buf)
+        let read = self.read_at(self.next, buf)?;
+        self.next += read as u64;
+        Ok(read)
     }
 }
 
@@ -399,7 +485,7 @@ pub struct DirEntry {
 /// An open directory of a store.
 #[derive(Debug)]
 pub struct Dir {
-    fd: OwnedFd,
+    place: Place,
     path: PathBuf,
 }
 
@@ -415,7 +501,11 @@ impl Dir {
     /// # Errors
     /// Whatever the file system says.
     pub fn names(&self) -> Result<Vec<DirEntry>> {
-        let fd = beneath(self.fd.as_fd(), b"", OFlags::RDONLY | OFlags::DIRECTORY)
+        let fd = match &self.place {
+            Place::Disk(fd) => fd,
+            Place::Packed(dir) => return Ok(dir.names()),
+        };
+        let fd = beneath(fd.as_fd(), b"", OFlags::RDONLY | OFlags::DIRECTORY)
             .map_err(|err| Error::io(&self.path, err))?;
         read_names(fd.as_fd()).map_err(|err| Error::io(&self.path, err))
     }
@@ -425,10 +515,13 @@ impl Dir {
     /// # Errors
     /// Whatever the file system says.
     pub fn own_stat(&self) -> Result<Stat> {
-        rustix::fs::fstat(&self.fd)
-            .map_err(io::Error::from)
-            .and_then(|stat| Stat::from_raw(&stat))
-            .map_err(|err| Error::io(&self.path, err))
+        let stat = match &self.place {
+            Place::Disk(fd) => rustix::fs::fstat(fd)
+                .map_err(io::Error::from)
+                .and_then(|stat| Stat::from_raw(&stat)),
+            Place::Packed(dir) => dir.stat(OsStr::new("")),
+        };
+        stat.map_err(|err| Error::io(&self.path, err))
     }
 
     /// Attributes of the entry `name`, a symlink's own if it is one.
@@ -437,10 +530,14 @@ impl Dir {
     /// Fails when it is missing, or `name` is more than one component.
     pub fn stat(&self, name: &OsStr) -> Result<Stat> {
         self.check(name)?;
-        rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT)
-            .map_err(io::Error::from)
-            .and_then(|stat| Stat::from_raw(&stat))
-            .map_err(|err| Error::io(self.path.join(name), err))
+        let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+        let stat = match &self.place {
+            Place::Disk(fd) => rustix::fs::statat(fd, name, flags)
+                .map_err(io::Error::from)
+                .and_then(|stat| Stat::from_raw(&stat)),
+            Place::Packed(dir) => dir.stat(name),
+        };
+        stat.map_err(|err| Error::io(self.path.join(name), err))
     }
 
     /// The target of the symlink `name`.
@@ -449,9 +546,13 @@ impl Dir {
     /// Fails when it is missing or no symlink.
     pub fn read_link(&self, name: &OsStr) -> Result<Vec<u8>> {
         self.check(name)?;
-        rustix::fs::readlinkat(&self.fd, name, Vec::new())
-            .map(std::ffi::CString::into_bytes)
-            .map_err(|err| Error::io(self.path.join(name), err))
+        let target = match &self.place {
+            Place::Disk(fd) => {
+                rustix::fs::readlinkat(fd, name, Vec::new()).map(std::ffi::CString::into_bytes)
+            }
+            Place::Packed(dir) => dir.read_link(name),
+        };
+        target.map_err(|err| Error::io(self.path.join(name), err))
     }
 
     /// The value of the xattr `attribute` of the entry `name` (`""` is the directory itself);
@@ -460,7 +561,13 @@ impl Dir {
     /// # Errors
     /// Whatever else the file system says.
     pub fn xattr(&self, name: &OsStr, attribute: &OsStr) -> Result<Option<Vec<u8>>> {
-        let path = self.proc_path(name)?;
+        let path = match &self.place {
+            Place::Disk(fd) => self.proc_path(fd, name)?,
+            Place::Packed(dir) => {
+                let value = dir.xattr(name, attribute);
+                return value.map_err(|err| Error::io(self.path.join(name), err));
+            }
+        };
         let mut value = vec![0; 256];
         loop {
             match rustix::fs::lgetxattr(&path, attribute, &mut value[..]) {
@@ -480,7 +587,13 @@ impl Dir {
     /// # Errors
     /// Whatever the file system says.
     pub fn xattrs(&self, name: &OsStr) -> Result<Vec<OsString>> {
-        let path = self.proc_path(name)?;
+        let path = match &self.place {
+            Place::Disk(fd) => self.proc_path(fd, name)?,
+            Place::Packed(dir) => {
+                let names = dir.xattrs(name);
+                return names.map_err(|err| Error::io(self.path.join(name), err));
+            }
+        };
         let mut list = vec![0; 1024];
         let length = loop {
             match rustix::fs::llistxattr(&path, &mut list[..]) {
@@ -501,8 +614,8 @@ impl Dir {
 
     /// A path to an entry that starts at the open descriptor: there is no `lgetxattrat` before
     /// Linux 6.13.
-    fn proc_path(&self, name: &OsStr) -> Result<PathBuf> {
-        let path = PathBuf::from(format!("/proc/self/fd/{}", self.fd.as_raw_fd()));
+    fn proc_path(&self, fd: &OwnedFd, name: &OsStr) -> Result<PathBuf> {
+        let path = PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()));
         if name.is_empty() {
             return Ok(path.join("."));
         }
@@ -534,12 +647,6 @@ fn read_names(dir: BorrowedFd<'_>) -> Result<Vec<DirEntry>, Errno> {
         }
     }
     Ok(entries)
-}
-
-impl AsFd for Dir {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
 }
 
 #[cfg(test)]

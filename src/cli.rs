@@ -1,5 +1,6 @@
 //! The command line: what was asked for, and how the process ends.
 
+mod cache;
 mod cat;
 mod context;
 mod copy_tree;
@@ -58,6 +59,9 @@ enum Command {
     Mount(MountArgs),
     /// Unmount
     Umount(UmountArgs),
+    /// Look after what compressed layers were inflated to
+    #[command(subcommand)]
+    Cache(cache::CacheCommand),
     /// List the stores that are found, and what of them can't be read
     Stores(stores::StoresArgs),
     /// List what a mount would show, without mounting
@@ -143,6 +147,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<ExitCode, Failure
     };
     start_log(&cli);
     match cli.command {
+        Command::Cache(command) => cache::run(&command),
         Command::Mount(args) => mount(args),
         Command::Stores(args) => stores::run(&args),
         Command::Ls(args) => ls::run(&args),
@@ -197,14 +202,15 @@ fn mount(mut args: MountArgs) -> Result<ExitCode, Failure> {
     let Some((point, names)) = args.paths.split_last() else {
         return Err(Failure::Usage("name a mount point".into()));
     };
-    let opened = args.view.stores(names)?;
+    let context = args.view.context();
+    let opened = args.view.stores(names, &context)?;
     let mut stores: Vec<_> = opened.iter().map(|store| store.info().path.clone()).collect();
     stores.dedup(); // namespaces of one
     let kept = keeping(&args)?;
     let mut apart = stores.clone();
     apart.extend(kept.as_ref().map(|kept| kept.snapshots.path().to_owned()));
     let point = MountPoint::check(point, &apart)?;
-    let mut tree = args.view.tree(opened)?;
+    let mut tree = args.view.tree(opened, &context)?;
     if let Some(kept) = kept {
         tree = tree.with_snapshots(kept);
         args.mount.writes = Writes::Asked;

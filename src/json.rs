@@ -108,6 +108,13 @@ impl Json {
         named.clone().rfind(|value| **value != Json::Null).or_else(|| named.next())
     }
 
+    /// The values of all keys that Go's decoder takes for the struct field `name`, in an object.
+    pub fn fields_mut(&mut self, name: &str) -> impl Iterator<Item = &mut Json> {
+        let fields = if let Json::Object(fields) = self { &mut fields[..] } else { &mut [] };
+        let named = fields.iter_mut().filter(move |(key, _)| same_key(key, name));
+        named.map(|(_, value)| value)
+    }
+
     /// The text of a string.
     #[must_use]
     pub fn as_str(&self) -> Option<&str> {

@@ -3,7 +3,7 @@
 
 use crate::digest::DiffId;
 use crate::json::shape::{Field, STRINGS, Shape};
-use crate::json::{self, Json, Malformed};
+use crate::json::{self, Escapes, Json, Malformed};
 use crate::time::Timestamp;
 
 /// An image config, parsed.
@@ -66,6 +66,17 @@ const CONFIG: Shape = Shape::Struct(&[
 ]);
 
 impl ImageConfig {
+    /// The config with these diff IDs, and all else as it was, as Go writes it.
+    #[must_use]
+    pub fn with_diff_ids(&self, diff_ids: &[DiffId]) -> Vec<u8> {
+        let listed: Vec<Json> = diff_ids.iter().map(|id| id.to_string().into()).collect();
+        let mut document = self.document.clone();
+        for rootfs in document.fields_mut("rootfs") {
+            rootfs.fields_mut("diff_ids").for_each(|ids| *ids = Json::Array(listed.clone()));
+        }
+        document.to_bytes(Escapes::DOCKER_29)
+    }
+
     /// Parses the bytes of a config; their number is the caller's to bound.
     ///
     /// # Errors

@@ -154,6 +154,7 @@ impl Recipe {
             + self.segments.len() * size_of::<Segment>()
             + self.inline.len()
             + self.files.weight()
+            + self.bytes.iter().map(|bytes| bytes.weight()).sum::<usize>()
     }
 
     /// Reads into `buf` from byte `offset` on, and returns how many bytes were
@@ -219,6 +220,16 @@ impl Recipe {
     /// Fails as [`Recipe::read_at`] does.
     pub fn scan(&self, visit: impl FnMut(&[u8])) -> Result<()> {
         scan(|offset, buf| self.read_at(offset, buf), visit)
+    }
+
+    /// The digest of all its bytes, which are read for it.
+    ///
+    /// # Errors
+    /// Fails as [`Recipe::read_at`] does.
+    pub fn digest(&self) -> Result<Digest> {
+        let mut hash = sha2::Sha256::new();
+        self.scan(|part| hash.update(part))?;
+        Ok(Digest::from_hash(hash))
     }
 
     /// The same, as a seal is checked.

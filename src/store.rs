@@ -29,7 +29,7 @@ mod volumes;
 use manifest::Platform;
 
 pub use bind::{Bound, bind, is_at_home};
-pub use find::{Kind, OpenError, Source, open, open_all};
+pub use find::{Context, Kind, OpenError, Source, open, open_all};
 pub use host::{Users, find_host_stores};
 pub use ids::{IdMap, IdPair, IdRange, Owners, UNMAPPED, shown_id};
 pub(crate) use stamp::{Stamp, Taking};

@@ -1,10 +1,13 @@
-//! Tar, byte for byte as Go's `archive/tar` (1.10 and later) writes it, and tar-split records.
+//! Tar, byte for byte as Go's `archive/tar` (1.10 and later) writes it, tar-split records, and tars
+//! of whoever wrote them.
 //!
 //! Source: Go's archive/tar (writer.go, common.go, strconv.go); POSIX.1-2001 pax.
 
 pub mod header;
 pub mod pax;
+pub mod read;
 pub mod split;
+pub mod tree;
 
 /// Tar block, in bytes (POSIX pax, "ustar Interchange Format").
 pub const BLOCK: u64 = 512;

@@ -14,6 +14,7 @@ use rustix::io::Errno;
 
 use crate::archive::Flavour;
 use crate::backing::{FileKind, Seek, Time};
+use crate::cache::Cache;
 use crate::error::{Error, Result};
 use crate::overlay::Entry;
 use crate::overlay::changes::Changes;
@@ -79,6 +80,9 @@ const STAMPS: usize = 64 << 10;
 
 /// The xattr that names the files of an archive that were found changed while it was read.
 const CHANGED: &str = "user.stratafs.changed";
+
+/// The xattr that says whether all layers of an archive are the ones that the engine once had.
+const EXACT: &str = "user.stratafs.exact";
 
 /// Largest value of an xattr, in bytes (Linux `XATTR_SIZE_MAX`).
 const XATTR_MAX: usize = 64 << 10;
@@ -182,6 +186,8 @@ pub struct Options {
     pub host: Option<PathBuf>,
     /// Which images and containers are shown.
     pub filter: Filter,
+    /// What compressed layers inflate to.
+    pub cache: Arc<Cache>,
     /// Owner of what is made up: the mounting user and group.
     pub owner: (u32, u32),
 }
@@ -214,7 +220,7 @@ impl Tree {
         let errors = Arc::new(Journal::default());
         let tree = Tree {
             inodes: Inodes::default(),
-            archives: Archives::new(options.verify),
+            archives: Archives::new(options.verify, &options.cache),
             diffs: Memo::new(CHANGES),
             stamps: Memo::new(STAMPS),
             clock: Instant::now(),
@@ -366,6 +372,10 @@ impl Tree {
             Node::Merged { tree, entry, .. } => tree.xattr(entry, name)?,
             Node::Own { tree, entry, .. } => tree.files().xattr(entry, name)?,
             Node::Archive(archive) if name == CHANGED => self.changed(archive),
+            Node::Archive(node) if name == EXACT => {
+                let is_exact = node.archive.is_exact(&node.shelf)?;
+                is_exact.map(|is_exact| is_exact.to_string().into_bytes())
+            }
             Node::Place(_) | Node::Document(_) | Node::Link(_) | Node::Archive(_) => None,
         };
         value.ok_or_else(|| Error::errno_of(name, Errno::NODATA))
@@ -380,8 +390,12 @@ impl Tree {
         let mut names = match &*known.node {
             Node::Merged { tree, entry, .. } => tree.xattrs(entry)?,
             Node::Own { tree, entry, .. } => tree.files().xattrs(entry)?,
-            Node::Archive(archive) if self.changed(archive).is_some() => vec![CHANGED.into()],
-            Node::Place(_) | Node::Document(_) | Node::Link(_) | Node::Archive(_) => Vec::new(),
+            Node::Archive(node) => {
+                let changed = self.changed(node).map(|_| CHANGED.into());
+                let exact = node.archive.is_exact(&node.shelf)?.map(|_| EXACT.into());
+                changed.into_iter().chain(exact).collect()
+            }
+            Node::Place(_) | Node::Document(_) | Node::Link(_) => Vec::new(),
         };
         names.retain(|name| is_visible(name, reader));
         Ok(names)

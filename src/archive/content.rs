@@ -53,7 +53,7 @@ impl Content {
         let mut recipe = RecipeBuilder::new();
         Ok(Arc::new(match verify {
             Verify::Passing => {
-                recipe.push_bytes(Arc::new(Checked::new(blob.digest, Arc::clone(&blob.bytes))));
+                recipe.push_bytes(Arc::new(Checked::new(Arc::clone(&blob.bytes), blob.digest)));
                 recipe.finish()?
             }
             Verify::Always => {

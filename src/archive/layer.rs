@@ -1,4 +1,5 @@
-//! A layer's tar, byte for byte, from its tar-split record and its unpacked directory.
+//! A layer's tar, byte for byte: the stored one, or one made from its tar-split record and its
+//! unpacked directory.
 //!
 //! Docker puts a layer together from the *mounted* layer: a path of the record may cross a symlink
 //! of a layer below (`bin -> usr/bin`), or of the layer itself. Almost none does, so each directory
@@ -10,22 +11,40 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use super::layers::Layers;
+use crate::backing::Root;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::overlay::{Stack, parent_and_name};
 use crate::recipe::{Expect, FileRef, Recipe, RecipeBuilder, Verify};
 use crate::store::{Layer, LayerDir, LayerSource};
+use crate::tar::read::Entries;
 use crate::tar::split::{self, Entry, SplitError};
 
-/// The uncompressed tar of `layer`. Reads its record, and no file of the layer yet.
+/// The uncompressed tar of `layer`. Reads its record, and no file of the layer yet; a compressed blob
+/// is inflated once.
 ///
 /// # Errors
 /// Fails when the record is missing or damaged.
-pub fn layer_tar(layer: &Layer, verify: Verify) -> Result<Recipe> {
+pub(super) fn layer_tar(layer: &Layer, layers: &Layers, verify: Verify) -> Result<Recipe> {
+    match &layer.source {
+        LayerSource::TarSplit { root, path } => rebuilt(layer, root, path, verify),
+        LayerSource::Blob(blob) => {
+            let mut recipe = RecipeBuilder::new();
+            recipe.push_bytes(layers.blob(blob, layer.diff_id)?);
+            recipe.finish()
+        }
+        LayerSource::Missing => {
+            Err(Error::unsupported(&layer.directory, "a layer of which the engine kept no tar"))
+        }
+    }
+}
+
+fn rebuilt(layer: &Layer, root: &Root, name: &Path, verify: Verify) -> Result<Recipe> {
     let missing = || Error::corrupt(&layer.directory, "no layer directory");
     let mut bodies = Bodies::new(&layer.dirs).ok_or_else(missing)?;
     let mut recipe = RecipeBuilder::new();
-    read_record(layer, |entry| {
+    read_record(root, name, |entry| {
         match entry {
             Entry::Segment(bytes) => recipe.push_inline(&bytes),
             Entry::File { crc: None, .. } => {}
@@ -44,25 +63,37 @@ pub fn layer_tar(layer: &Layer, verify: Verify) -> Result<Recipe> {
     }
 }
 
-/// Paths of the entries of a layer's tar, in its order: relative to the root, and clean.
+/// Paths of the entries of a layer's tar, in its order: relative to the root, and clean. `None` where
+/// the engine kept neither the tar nor a record of it.
 ///
 /// # Errors
-/// Fails when the record is missing or damaged.
-pub fn names(layer: &Layer) -> Result<Vec<Vec<u8>>> {
+/// Fails when the tar or the record is missing or damaged.
+pub(super) fn names(layer: &Layer, layers: &Layers) -> Result<Option<Vec<Vec<u8>>>> {
     let mut names = Vec::new();
-    read_record(layer, |entry| {
-        if let Entry::File { name, .. } = entry {
-            names.push(rooted(&name));
+    match &layer.source {
+        LayerSource::TarSplit { root, path } => read_record(root, path, |entry| {
+            if let Entry::File { name, .. } = entry {
+                names.push(rooted(&name));
+            }
+            Ok(())
+        })?,
+        LayerSource::Blob(blob) => {
+            let bytes = layers.blob(blob, layer.diff_id)?;
+            let mut entries = Entries::new(&*bytes);
+            while let Some(entry) = entries.next()? {
+                names.push(rooted(&entry.name));
+            }
         }
-        Ok(())
-    })?;
-    Ok(names)
+        LayerSource::Missing => return Ok(None),
+    }
+    Ok(Some(names))
 }
 
-fn read_record(layer: &Layer, visit: impl FnMut(Entry) -> Result<(), Problem>) -> Result<()> {
-    let LayerSource::TarSplit { root, path: name } = &layer.source else {
-        return Err(Error::unsupported(&layer.directory, "a layer without a tar-split record"));
-    };
+fn read_record(
+    root: &Root,
+    name: &Path,
+    visit: impl FnMut(Entry) -> Result<(), Problem>,
+) -> Result<()> {
     let shown = root.path().join(name);
     let record = root.open_file(name).map_err(|err| match err {
         err if err.is_not_found() || err.is_misplaced() => {

@@ -35,6 +35,11 @@ pub trait Bytes: fmt::Debug + Send + Sync {
 
     /// Where they are, for messages.
     fn path(&self) -> PathBuf;
+
+    /// Memory that it takes to read them, in bytes, about; always the same.
+    fn weight(&self) -> usize {
+        0
+    }
 }
 
 /// A part of a file of a store, or all of it. Opened anew for each read.

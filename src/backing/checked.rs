@@ -1,7 +1,7 @@
-//! Bytes that are held to their digest as they pass.
+//! Bytes that are held to a digest as they pass.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use sha2::{Digest as _, Sha256};
 
@@ -9,84 +9,81 @@ use super::Bytes;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 
-/// Bytes read at a time where they are read only to be summed.
-const CHUNK: usize = 1 << 20;
+/// How much is read at once to catch up, in bytes.
+const PIECE: usize = 256 << 10;
 
-/// A stored blob, checked by every reader who reads it to its end: what is read in order is summed
-/// as it passes, and the read that gives out the last byte decides. Where somebody read in another
-/// order, that read sums up the rest first.
+/// Bytes, and the digest that they must have.
+///
+/// What is read in order from the start on is hashed as it passes. The read that gives out the last
+/// byte decides: it first reads what was left out, and fails where the digest is another one. What
+/// passed is not checked again until the stamp moves.
 #[derive(Debug)]
 pub struct Checked {
-    digest: Digest,
     bytes: Arc<dyn Bytes>,
+    digest: Digest,
     state: Mutex<State>,
 }
 
 #[derive(Debug)]
 struct State {
-    /// Of the bytes from the start up to here.
-    sum: Sha256,
-    at: u64,
-    /// The stamp under which all of them were found right.
-    whole: Option<u64>,
+    /// Of what was hashed, and of what passed.
+    stamp: u64,
+    hash: Sha256,
+    /// How many bytes were hashed.
+    hashed: u64,
+    has_passed: bool,
+}
+
+impl State {
+    fn new(stamp: u64) -> State {
+        State { stamp, hash: Sha256::new(), hashed: 0, has_passed: false }
+    }
+
+    fn add(&mut self, part: &[u8]) {
+        self.hash.update(part);
+        self.hashed += part.len() as u64;
+    }
 }
 
 impl Checked {
-    /// `bytes`, which must have that digest.
+    /// These bytes, which must have that digest.
     #[must_use]
-    pub fn new(digest: Digest, bytes: Arc<dyn Bytes>) -> Checked {
-        let state = State { sum: Sha256::new(), at: 0, whole: None };
-        Checked { digest, bytes, state: Mutex::new(state) }
+    pub fn new(bytes: Arc<dyn Bytes>, digest: Digest) -> Checked {
+        Checked { bytes, digest, state: Mutex::new(State::new(0)) }
     }
 
-    /// Takes in a part that was read; fails where it is the last one, and all together are wrong.
-    fn note(&self, offset: u64, part: &[u8]) -> Result<()> {
-        let mut state = self.lock();
-        if offset == 0 {
-            (state.sum, state.at) = (Sha256::new(), 0);
+    /// Reads all of them, unless they have passed.
+    ///
+    /// # Errors
+    /// Fails when they can't be read, or have another digest.
+    pub fn check(&self) -> Result<()> {
+        let stamp = self.bytes.stamp()?;
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.stamp != stamp {
+            *state = State::new(stamp);
         }
-        if offset == state.at {
-            state.sum.update(part);
-            state.at += part.len() as u64;
-        }
-        if offset + part.len() as u64 != self.len() {
+        self.finish(&mut state)
+    }
+
+    /// Hashes what is left, and decides. Whoever comes meanwhile waits.
+    fn finish(&self, state: &mut State) -> Result<()> {
+        if state.has_passed {
             return Ok(());
         }
-        let stamp = self.bytes.stamp()?;
-        let sum = match state.at == self.len() {
-            true => state.sum.clone(),
-            false if state.whole == Some(stamp) => return Ok(()),
-            false => {
-                let (sum, at) = (state.sum.clone(), state.at);
-                drop(state); // reading takes its time
-                let sum = self.rest(sum, at)?;
-                state = self.lock();
-                sum
+        let mut piece = vec![0; PIECE];
+        while state.hashed < self.bytes.len() {
+            match self.bytes.read_at(state.hashed, &mut piece)? {
+                0 => return Err(Error::corrupt(self.path(), "shorter than it was")),
+                read => state.add(&piece[..read]),
             }
-        };
-        let is_right = Digest::from_hash(sum) == self.digest;
-        state.whole = is_right.then_some(stamp);
-        match is_right {
-            true => Ok(()),
-            false => Err(Error::corrupt(self.path(), "not what its name says")),
         }
-    }
-
-    /// `sum`, of the bytes up to `at`, made that of all.
-    fn rest(&self, mut sum: Sha256, mut at: u64) -> Result<Sha256> {
-        let mut chunk = vec![0; CHUNK.min(self.len() as usize)];
-        loop {
-            let read = self.bytes.read_at(at, &mut chunk)?;
-            if read == 0 {
-                return Ok(sum);
-            }
-            sum.update(&chunk[..read]);
-            at += read as u64;
+        let found = Digest::from_hash(state.hash.clone());
+        if found != self.digest || self.bytes.stamp()? != state.stamp {
+            let why = format!("its bytes do not have the digest {}", self.digest);
+            return Err(Error::corrupt(self.path(), why));
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        state.has_passed = true;
+        Ok(())
     }
 }
 
@@ -96,9 +93,22 @@ impl Bytes for Checked {
     }
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<usize> {
+        let stamp = self.bytes.stamp()?;
         let read = self.bytes.read_at(offset, buf)?;
-        if read > 0 {
-            self.note(offset, &buf[..read])?;
+        let end = offset.saturating_add(read as u64);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.stamp != stamp {
+            *state = State::new(stamp);
+        }
+        if state.has_passed {
+            return Ok(read);
+        }
+        if (offset..end).contains(&state.hashed) {
+            let new = (state.hashed - offset) as usize;
+            state.add(&buf[new..read]);
+        }
+        if end >= self.len() {
+            self.finish(&mut state)?;
         }
         Ok(read)
     }
@@ -110,6 +120,10 @@ impl Bytes for Checked {
     fn path(&self) -> PathBuf {
         self.bytes.path()
     }
+
+    fn weight(&self) -> usize {
+        self.bytes.weight()
+    }
 }
 
 #[cfg(test)]
@@ -117,23 +131,27 @@ mod tests {
     use super::*;
     use crate::backing::Held;
 
-    fn checked(digest: Digest) -> Checked {
-        Checked::new(digest, Arc::new(Held::new("blob", *b"0123456789")))
+    fn checked(bytes: &[u8], right: &[u8]) -> Checked {
+        Checked::new(Arc::new(Held::new("blob", bytes)), Digest::of(right))
     }
 
     #[test]
-    fn the_read_that_gives_the_last_byte_decides() {
-        let mut buf = [0; 4];
-        for order in [&[0, 4, 8][..], &[8], &[4, 0, 8], &[0, 8, 8], &[0, 4, 4, 8], &[0, 4, 0, 8]] {
-            let good = checked(Digest::of(b"0123456789"));
-            let bad = checked(Digest::of(b"012345678x"));
-            for offset in order {
-                let read = good.read_at(*offset, &mut buf).unwrap();
-                assert_eq!(buf[..read], b"0123456789"[*offset as usize..][..read]);
-                assert_eq!(bad.read_at(*offset, &mut buf).is_err(), *offset == 8, "{order:?}");
+    fn the_read_of_the_last_byte_decides() {
+        let bytes: Vec<u8> = (0..1_000_000).map(|at| (at % 251) as u8).collect();
+        let mut wrong = bytes.clone();
+        wrong[500_000] ^= 1;
+        for (stored, is_right) in [(&bytes, true), (&wrong, false)] {
+            for order in [&[0, 1, 2, 3, 4][..], &[4], &[0, 2, 1, 4], &[3, 2, 1, 0, 4, 4]] {
+                let checked = checked(stored, &bytes);
+                let mut buf = vec![0; 200_000];
+                for &part in order {
+                    let result = checked.read_at(part * 200_000, &mut buf);
+                    assert_eq!(result.is_ok(), is_right || part < 4, "{order:?}");
+                }
             }
-            assert_eq!(good.read_at(10, &mut buf).unwrap(), 0);
-            assert_eq!(good.read_at(9, &mut buf).unwrap(), 1, "it was found right");
+            assert_eq!(checked(stored, &bytes).check().is_ok(), is_right);
         }
+        assert!(checked(b"", b"").check().is_ok());
+        assert!(checked(b"", b"x").check().is_err());
     }
 }

@@ -66,7 +66,7 @@ impl Host {
         }
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
         let file = File::from(reopen(found.as_fd(), flags).map_err(failed)?);
-        let file = BackingFile { file, stat };
+        let file = BackingFile { contents: super::Contents::Disk(file), stat, next: 0 };
         let mut bytes = vec![0; stat.size as usize];
         let read = file.read_at(0, &mut bytes).map_err(failed)?;
         bytes.truncate(read);

@@ -3,6 +3,7 @@
 use clap::ValueEnum;
 
 use super::MountArgs;
+use super::cache::parse_size;
 use super::status::Failure;
 use crate::fuse::{Audience, Xattrs};
 use crate::mount::Programs;
@@ -78,6 +79,8 @@ fn apply_value(key: &str, value: &str, args: &mut MountArgs) -> Result<(), Strin
         "container" => args.view.containers.push(value.to_owned()),
         "namespace" => args.view.namespaces.push(value.to_owned()),
         "image-root" => args.view.image_root = Some(value.into()),
+        "cache" => args.view.cache.directory = Some(value.into()),
+        "cache-size" => args.view.cache.size = Some(parse_size(value)?),
         "state" => args.state = Some(value.into()),
         "snapshot-limit" => {
             args.snapshot_limit = Some(value.parse().map_err(|_| "not a number".to_owned())?);
@@ -151,7 +154,7 @@ mod tests {
             "allow_other,noexec,noxattrs,flavour=docker-1.10,verify=always,changed=fail,\
              symlinks=rebase,\
              image=a*,image=b\\,c,container=web,namespace=k8s.io,image-root=/mnt/disk,\
-             state=/srv/kept,freeze,snapshot-limit=7,fsname=my store",
+             state=/srv/kept,freeze,snapshot-limit=7,fsname=my store,cache=/c,cache-size=5M",
         )
         .unwrap();
         assert_eq!(args.mount.audience, Audience::Everybody);
@@ -168,6 +171,8 @@ mod tests {
         assert_eq!((args.state, args.freeze), (Some("/srv/kept".into()), true));
         assert_eq!(args.snapshot_limit, Some(7));
         assert_eq!(args.mount.source, "my store");
+        assert_eq!(args.view.cache.directory.as_deref(), Some("/c".as_ref()));
+        assert_eq!(args.view.cache.size, Some(5 << 20));
         let audience = apply_to_default("allow_root").unwrap().mount.audience;
         assert_eq!(audience, Audience::OwnerAndRoot);
     }

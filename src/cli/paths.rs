@@ -30,7 +30,8 @@ pub(super) struct PathArgs {
 impl PathArgs {
     /// The tree that a mount of the same stores would show.
     pub(super) fn tree(&self) -> Result<Tree, Failure> {
-        self.view.tree(self.view.stores(&self.sources)?)
+        let context = self.view.context();
+        self.view.tree(self.view.stores(&self.sources, &context)?, &context)
     }
 }
 

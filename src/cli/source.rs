@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::status::Failure;
 use crate::backing::Host;
 use crate::error::Error;
-use crate::store::{self, LayerStore, OpenError, Source, Users, find_host_stores};
+use crate::store::{self, Context, LayerStore, OpenError, Source, Users, find_host_stores};
 
 /// Kinds of stores that may stand before a colon but that this version does not read.
 const LATER: [&str; 4] = ["oci", "oci-archive", "docker-archive", "windows-layer"];
@@ -80,10 +80,11 @@ impl Place {
 pub(super) fn open(
     sources: &[Source],
     names: &[PathBuf],
+    context: &Context,
 ) -> Result<Vec<Arc<dyn LayerStore>>, Failure> {
     let (mut opened, mut failed) = (Vec::new(), Vec::new());
     for source in sources {
-        match store::open_all(source) {
+        match store::open_all(source, context) {
             Ok(stores) => opened.extend(stores),
             Err(err) if names.is_empty() => failed.push(err),
             Err(err) => return Err(err.into()),
@@ -162,10 +163,10 @@ mod tests {
             fs::create_dir_all(dir.path().join(name)).unwrap();
         }
         let both = [source("bad"), source("good")];
-        assert_eq!(open(&both, &[]).unwrap().len(), 1);
-        let failure = open(&both, &["bad".into()]).unwrap_err();
+        assert_eq!(open(&both, &[], &Context::default()).unwrap().len(), 1);
+        let failure = open(&both, &["bad".into()], &Context::default()).unwrap_err();
         assert_eq!(failure.status(), ExitStatus::NotAStore);
-        let failure = open(&[source("bad")], &[]).unwrap_err();
+        let failure = open(&[source("bad")], &[], &Context::default()).unwrap_err();
         assert_eq!(failure.status(), ExitStatus::NotAStore);
     }
 

@@ -60,6 +60,8 @@ pub enum Failure {
     Mount(MountError),
     /// A store.
     Store(OpenError),
+    /// The cache.
+    Cache(Error),
     /// Writing to standard output.
     Output(io::Error),
     /// The directory of snapshots.
@@ -87,6 +89,7 @@ impl Failure {
             Failure::Output(_) => ExitStatus::Failure,
             Failure::Mount(err) => mount_status(err),
             Failure::Store(err) => store_status(err),
+            Failure::Cache(_) => ExitStatus::Failure,
             Failure::Read(_) | Failure::Snapshots(_) => ExitStatus::Failure,
         }
     }
@@ -142,6 +145,7 @@ impl fmt::Display for Failure {
                 )
             }
             Failure::Store(err) => write!(f, "{err}"),
+            Failure::Cache(err) => write!(f, "{err}"),
             Failure::Snapshots(err) => write!(f, "{err}"),
             Failure::Read(err) => write!(f, "{err}"),
         }
@@ -154,6 +158,7 @@ impl std::error::Error for Failure {
             Failure::Output(err) => Some(err),
             Failure::Mount(err) => Some(err),
             Failure::Store(err) => Some(err),
+            Failure::Cache(err) => Some(err),
             Failure::Snapshots(err) => Some(err),
             Failure::Read(err) => Some(err),
             Failure::Usage(_) | Failure::NoStore(_) | Failure::NoNamespace { .. } => None,

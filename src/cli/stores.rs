@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::paths::{escape, plain};
 use super::source::Place;
 use super::status::{ExitStatus, Failure};
-use crate::store::{self, LayerStore, OpenError, Source};
+use crate::store::{self, Context, LayerStore, OpenError, Source};
 use crate::tree::{Options, Tree};
 
 #[derive(Debug, Args)]
@@ -66,7 +66,7 @@ pub(super) fn run(args: &StoresArgs) -> Result<ExitCode, Failure> {
     let sources = place.sources(&args.sources)?;
     let (mut opened, mut failed) = (Vec::new(), Vec::new());
     for source in sources {
-        match store::open_all(&source) {
+        match store::open_all(&source, &Context::default()) {
             Ok(stores) => opened.extend(stores),
             Err(err) => failed.push((source, err)),
         }

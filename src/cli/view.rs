@@ -7,9 +7,10 @@ use std::sync::Arc;
 use clap::{Args, ValueEnum};
 use rustix::process::{getegid, geteuid};
 
+use super::cache::CacheArgs;
 use super::source;
 use super::status::Failure;
-use crate::store::LayerStore;
+use crate::store::{Context, LayerStore};
 use crate::tree::{self, Tree};
 use crate::{archive, recipe};
 
@@ -41,6 +42,8 @@ pub(super) struct ViewArgs {
     /// Show only containers whose name matches; may be repeated
     #[arg(long = "container", value_name = "GLOB")]
     pub(super) containers: Vec<String>,
+    #[command(flatten)]
+    pub(super) cache: CacheArgs,
 }
 
 /// Which version of the engine archives are written like.
@@ -101,18 +104,31 @@ pub(super) enum Symlinks {
 
 impl ViewArgs {
     /// The stores that `names` name, or all that are found where there is no name.
-    pub(super) fn stores(&self, names: &[PathBuf]) -> Result<Vec<Arc<dyn LayerStore>>, Failure> {
+    pub(super) fn stores(
+        &self,
+        names: &[PathBuf],
+        context: &Context,
+    ) -> Result<Vec<Arc<dyn LayerStore>>, Failure> {
         let place = source::Place::new(self.image_root.as_deref())?;
-        let opened = source::open(&place.sources(names)?, names)?;
+        let opened = source::open(&place.sources(names)?, names, context)?;
         source::in_namespaces(opened, &self.namespaces)
     }
 
     /// The tree of these stores.
-    pub(super) fn tree(&self, stores: Vec<Arc<dyn LayerStore>>) -> Result<Tree, Failure> {
-        Ok(Tree::new(stores, self.options()?))
+    pub(super) fn tree(
+        &self,
+        stores: Vec<Arc<dyn LayerStore>>,
+        context: &Context,
+    ) -> Result<Tree, Failure> {
+        Ok(Tree::new(stores, self.options(context)?))
     }
 
-    fn options(&self) -> Result<tree::Options, Failure> {
+    /// What stores and tree share.
+    pub(super) fn context(&self) -> Context {
+        Context { cache: self.cache.open() }
+    }
+
+    fn options(&self, context: &Context) -> Result<tree::Options, Failure> {
         Ok(tree::Options {
             flavour: self.flavour.map(|flavour| match flavour {
                 Flavour::Docker29 => archive::Flavour::Docker29,
@@ -140,6 +156,7 @@ impl ViewArgs {
                 images: patterns(&self.images)?,
                 containers: patterns(&self.containers)?,
             },
+            cache: Arc::clone(&context.cache),
             owner: (geteuid().as_raw(), getegid().as_raw()),
         })
     }

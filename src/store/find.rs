@@ -14,6 +14,7 @@ use super::LayerStore;
 use super::containerd::Containerd;
 use super::containers_storage::ContainersStorage;
 use super::docker::Docker;
+use crate::cache::Cache;
 use crate::error::Error;
 
 /// The namespace that containerd's tools use where none is named.
@@ -164,15 +165,22 @@ impl std::error::Error for OpenError {
     }
 }
 
+/// What stores share.
+#[derive(Debug, Clone, Default)]
+pub struct Context {
+    /// What is compressed in them inflates to there.
+    pub cache: Arc<Cache>,
+}
+
 /// Opens all that `source` names: a store, or one for each of its namespaces.
 ///
 /// # Errors
 /// As [`open`].
-pub fn open_all(source: &Source) -> Result<Vec<Arc<dyn LayerStore>>, OpenError> {
+pub fn open_all(source: &Source, context: &Context) -> Result<Vec<Arc<dyn LayerStore>>, OpenError> {
     match source.kind {
         Some(Kind::Containerd) => open_namespaces(&source.path),
         None if Containerd::is_at(&source.path) => open_namespaces(&source.path),
-        Some(Kind::Docker | Kind::Podman) | None => Ok(vec![open(source)?]),
+        Some(Kind::Docker | Kind::Podman) | None => Ok(vec![open(source, context)?]),
     }
 }
 
@@ -180,7 +188,8 @@ pub fn open_all(source: &Source) -> Result<Vec<Arc<dyn LayerStore>>, OpenError> 
 ///
 /// # Errors
 /// Fails where it is no store, may not be read, or holds what stratafs can't read.
-pub fn open(source: &Source) -> Result<Arc<dyn LayerStore>, OpenError> {
+pub fn open(source: &Source, context: &Context) -> Result<Arc<dyn LayerStore>, OpenError> {
+    let _ = context; // of these stores, none is compressed as a whole
     let path = &source.path;
     match source.kind {
         Some(Kind::Docker) => open_docker(path),

@@ -46,6 +46,49 @@ pub fn format_time(time: Time) -> Vec<u8> {
     text.into_bytes()
 }
 
+/// Visits the records of an extended header in order, with Go's rules of what one is.
+///
+/// # Errors
+/// Says why the bytes are none; the records before were visited.
+pub fn read_records(
+    mut body: &[u8],
+    mut visit: impl FnMut(&[u8], &[u8]),
+) -> Result<(), &'static str> {
+    const WRONG: &str = "an extended header that makes no sense";
+    while !body.is_empty() {
+        let space = body.iter().take(20).position(|&byte| byte == b' ').ok_or(WRONG)?;
+        let digits = std::str::from_utf8(&body[..space]).map_err(|_| WRONG)?;
+        let length: usize = digits.parse().map_err(|_| WRONG)?;
+        let record = body.get(space + 1..length).ok_or(WRONG)?;
+        let record = record.strip_suffix(b"\n").ok_or(WRONG)?;
+        let equals = record.iter().position(|&byte| byte == b'=').ok_or(WRONG)?;
+        let (key, value) = (&record[..equals], &record[equals + 1..]);
+        let is_text = matches!(key, b"path" | b"linkpath" | b"uname" | b"gname");
+        if key.is_empty() || key.contains(&0) || (is_text && value.contains(&0)) {
+            return Err(WRONG);
+        }
+        visit(key, value);
+        body = &body[length..];
+    }
+    Ok(())
+}
+
+/// The time that [`format_time`] writes; what is finer than a nanosecond is cut off.
+#[must_use]
+pub fn parse_time(text: &[u8]) -> Option<Time> {
+    let text = std::str::from_utf8(text).ok()?;
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let is_plain = whole.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-')
+        && fraction.bytes().all(|byte| byte.is_ascii_digit());
+    let secs: i64 = whole.parse().ok().filter(|_| is_plain)?;
+    let fraction = fraction.get(..9).unwrap_or(fraction);
+    let nanos: u32 = format!("{fraction:0<9}").parse().ok()?;
+    Some(match (whole.starts_with('-'), nanos) {
+        (true, 1..) => Time { secs: secs.checked_sub(1)?, nanos: 1_000_000_000 - nanos },
+        _ => Time { secs, nanos },
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

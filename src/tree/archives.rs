@@ -12,19 +12,23 @@ use crate::archive::Flavour;
 use crate::archive::containerd::{self, StoredImage};
 use crate::archive::content::Content;
 use crate::archive::export::{self, Accounts, Export, Style};
-use crate::archive::layer::layer_tar;
+use crate::archive::layers::{self, Layers};
 use crate::archive::mtime_of;
-use crate::archive::rebuilt;
 use crate::archive::save::{self, SavedImage};
 use crate::backing::{Fingerprint, Time};
-use crate::digest::{ChainId, ImageId};
+use crate::cache::Cache;
+use crate::digest::{ChainId, Digest, ImageId};
 use crate::error::{Error, Result};
+use crate::oci::ImageConfig;
 use crate::overlay::Stack;
 use crate::recipe::{Recipe, Verify};
-use crate::store::{Conventions, Image, LayerDir, LayerSource};
+use crate::store::{Conventions, Image, Layer, LayerDir, LayerSource};
 
 /// Memory that recipes may take before the least recently used go, in bytes.
 const WEIGHT: usize = 256 << 20;
+
+/// The same for digests.
+const DIGESTS: usize = 1 << 20;
 
 /// Room for the line that says how many names there was no room for, in bytes.
 const LAST_LINE: usize = 64;
@@ -84,6 +88,16 @@ impl Weigh for Made {
     }
 }
 
+/// The digest of a tar that was read through.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Summed(Digest);
+
+impl Weigh for Summed {
+    fn weight(&self) -> usize {
+        size_of::<Digest>()
+    }
+}
+
 impl Weigh for Arc<Recipe> {
     fn weight(&self) -> usize {
         Recipe::weight(self)
@@ -96,7 +110,9 @@ pub(super) type Key = (String, String, u64);
 /// What was made of tars, the least recently used first to go.
 #[derive(Debug)]
 pub(super) struct Archives {
-    verify: Verify,
+    layers: Layers,
+    /// Of layers that were rebuilt.
+    digests: Memo<Key, Summed>,
     /// By the stamp of the files that they were made from.
     made: Memo<Key, Made>,
     /// By [`Made::stamp`]: what is or was being read and can't be made again, since a container writes
@@ -105,9 +121,10 @@ pub(super) struct Archives {
 }
 
 impl Archives {
-    pub(super) fn new(verify: Verify) -> Archives {
+    pub(super) fn new(verify: Verify, cache: &Arc<Cache>) -> Archives {
         let held = Mutex::new(Weighed::new(WEIGHT));
-        Archives { verify, made: Memo::new(WEIGHT), held }
+        let layers = Layers::new(verify, Arc::clone(cache));
+        Archives { layers, digests: Memo::new(DIGESTS), made: Memo::new(WEIGHT), held }
     }
 
     fn held(&self) -> MutexGuard<'_, Weighed<Key, Arc<Recipe>>> {
@@ -116,6 +133,16 @@ impl Archives {
 }
 
 impl Tree {
+    /// The directories of an image's layers as they are merged, topmost first.
+    pub(super) fn layer_dirs(&self, layers: &[Layer]) -> Result<Vec<LayerDir>> {
+        self.archives.layers.dirs(layers)
+    }
+
+    /// Paths of the entries of a layer's tar, where it or a record of it is here.
+    pub(super) fn layer_names(&self, layer: &Layer) -> Result<Option<Vec<Vec<u8>>>> {
+        self.archives.layers.names(layer)
+    }
+
     /// The bytes of a tar that was looked up: of one that may change, those that it had then.
     ///
     /// # Errors
@@ -241,7 +268,7 @@ impl Tree {
             }
             Archive::Image(id) => {
                 let loaded = shelf.image(*id)?;
-                let stack = Stack::new(layer_dirs(&loaded.image.layers));
+                let stack = Stack::new(self.layer_dirs(&loaded.image.layers)?);
                 let export = export::export(&stack, &self.style(shelf, &stack))?;
                 self.note_omitted(&export);
                 Ok(Made::sealed(export.recipe, loaded.config.mtime()))
@@ -250,19 +277,38 @@ impl Tree {
                 let loaded = shelf.image(*id)?;
                 let layer = loaded.image.layers.get(*index);
                 let layer = layer.ok_or_else(|| Error::not_found(format!("layer {index}")))?;
-                let recipe = match layer.source {
-                    LayerSource::TarSplit { .. } | LayerSource::Blob(_) => {
-                        layer_tar(layer, self.archives.verify)?
-                    }
-                    LayerSource::Missing => {
-                        let below = layer_dirs(&loaded.image.layers[..*index]);
-                        rebuilt::layer_tar(layer, &below)?
-                    }
-                };
+                let below = &loaded.image.layers[..*index];
+                let recipe = self.archives.layers.tar(layer, below)?;
                 Ok(Made::sealed(recipe, loaded.config.mtime()))
             }
             Archive::Live(live) => self.make_live(shelf, live, files),
         }
+    }
+
+    /// The image as it is given out, where some layer of it had to be rebuilt from its files: then its
+    /// digest has to be known, for which all of that layer is read once.
+    pub(super) fn fitted(
+        &self,
+        shelf: &Arc<Shelf>,
+        loaded: &Loaded,
+    ) -> Result<Option<(Image, ImageConfig)>> {
+        let layers = &loaded.image.layers;
+        if layers.iter().all(is_exact) {
+            return Ok(None);
+        }
+        let mut digests = Vec::new();
+        for (index, layer) in layers.iter().enumerate() {
+            digests.push(match is_exact(layer) {
+                true => layer.diff_id.0,
+                false => {
+                    let archive = Archive::Layer(loaded.image.id, index, layer.chain_id);
+                    let recipe = self.made(shelf, &archive)?.recipe;
+                    let key = (shelf.name.clone(), archive.key(), 0);
+                    self.archives.digests.get_or_make(key, || recipe.digest().map(Summed))?.0
+                }
+            });
+        }
+        layers::fitted(&loaded.image, &loaded.config.parsed, &digests).map(Some)
     }
 
     fn make_save(
@@ -312,7 +358,7 @@ impl Tree {
         let stored = found.iter().zip(images).map(|((loaded, content), (_, references))| {
             StoredImage { image: &loaded.image, references, content }
         });
-        let recipe = containerd::archive(&stored.collect::<Vec<_>>(), self.archives.verify)?;
+        let recipe = containerd::archive(&stored.collect::<Vec<_>>(), self.options.verify)?;
         Ok(Made { stamp, ..Made::sealed(recipe, mtime.unwrap_or_default()) })
     }
 
@@ -332,16 +378,14 @@ impl Tree {
                 let archive = Archive::Layer(*id, index, layer.chain_id);
                 layers.push(self.made(shelf, &archive)?.recipe);
             }
-            let fitted = rebuilt::fitted(&image.image, &layers)?;
-            loaded.push((image, fitted, references, layers));
+            loaded.push((self.fitted(shelf, &image)?, image, references, layers));
         }
-        let saved = loaded.iter().map(|(loaded, fitted, references, layers)| {
-            let (image, config) = match fitted {
-                Some((image, config)) => (image, config),
-                None => (&loaded.image, &loaded.config.parsed),
-            };
-            let omitted = base.map_or(0, |base| shared_layers(image, &base.image));
-            SavedImage { image, config, references, layers, omitted }
+        let saved = loaded.iter().map(|(fitted, loaded, references, layers)| SavedImage {
+            image: fitted.as_ref().map_or(&loaded.image, |(image, _)| image),
+            config: fitted.as_ref().map_or(&loaded.config.parsed, |(_, config)| config),
+            references,
+            layers,
+            omitted: base.map_or(0, |base| shared_layers(&loaded.image, &base.image)),
         });
         make(&saved.collect::<Vec<_>>())
     }
@@ -395,6 +439,25 @@ impl Tree {
     }
 }
 
+impl Archive {
+    /// Whether its layers are the ones that the engine once had; `None` for what holds no layers.
+    pub(super) fn is_exact(&self, shelf: &Shelf) -> Result<Option<bool>> {
+        Ok(match self {
+            Archive::Layer(id, index, _) => {
+                shelf.image(*id)?.image.layers.get(*index).map(is_exact)
+            }
+            Archive::Save { images, .. } => {
+                let mut all = true;
+                for (id, _) in images {
+                    all &= shelf.image(*id)?.image.layers.iter().all(is_exact);
+                }
+                Some(all)
+            }
+            _ => None,
+        })
+    }
+}
+
 impl ImageView {
     /// What `save.tar` holds under this name.
     pub(super) fn saved(&self) -> Result<Vec<(ImageId, Vec<String>)>> {
@@ -441,11 +504,6 @@ pub(super) fn shared_layers(image: &Image, base: &Image) -> usize {
     pairs.take_while(|(one, other)| one.chain_id == other.chain_id).count()
 }
 
-/// The directories of an image's layers as they are merged, topmost first.
-pub(super) fn layer_dirs(layers: &[crate::store::Layer]) -> Vec<LayerDir> {
-    layers.last().map_or_else(Vec::new, |top| top.dirs.clone())
-}
-
 /// A name as one line: what is no text, or would end the line, as `\xe9` and `\n`.
 fn escaped(name: &[u8]) -> String {
     let mut line = String::with_capacity(name.len());
@@ -459,4 +517,12 @@ fn escaped(name: &[u8]) -> String {
         line.extend(chunk.invalid().iter().map(|byte| format!("\\x{byte:02x}")));
     }
     line
+}
+
+/// Whether a layer's tar has its diff ID.
+pub(super) fn is_exact(layer: &Layer) -> bool {
+    match &layer.source {
+        LayerSource::TarSplit { .. } | LayerSource::Blob(_) => true,
+        LayerSource::Missing => false,
+    }
 }

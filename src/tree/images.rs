@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Tree;
-use super::archives::{Archive, layer_dirs};
+use super::archives::{Archive, is_exact};
 use super::layout::{LayoutView, Level};
 use super::merged::MergedTree;
 use super::names::{Found, Names, cut, is_entry};
@@ -11,13 +11,13 @@ use super::node::{ImageView, Place, Scope};
 use super::own::OwnFiles;
 use super::places::{Item, Listed};
 use super::shelf::{Loaded, Shelf};
-use crate::archive::{Flavour, history, inspect, layer};
+use crate::archive::{Flavour, history, inspect};
 use crate::digest::ImageId;
 use crate::error::{Error, Result};
 use crate::overlay::Stack;
 use crate::overlay::own::OwnTree;
 use crate::reference::Reference;
-use crate::store::{Layer, LayerSource};
+use crate::store::Layer;
 use crate::time::Timestamp;
 
 /// Names in a repository's directory that stand for itself, so that no image below it has them.
@@ -179,7 +179,7 @@ impl Tree {
             "platforms" => place(Place::Platforms(view.clone())),
             "rootfs" if config.parsed.diff_ids.is_empty() => place(Place::Empty),
             "rootfs" => {
-                let stack = Stack::new(layer_dirs(&shelf.image(view.id)?.image.layers));
+                let stack = Stack::new(self.layer_dirs(&shelf.image(view.id)?.image.layers)?);
                 let tree = MergedTree::new(stack, self.options.symlinks, mtime);
                 Ok(Some(Item::Merged(tree)))
             }
@@ -247,7 +247,10 @@ impl Tree {
             parent: image.parent,
             size: image.layers.iter().map(|layer| layer.size).sum(),
             last_tagged: image.last_tagged.as_deref().and_then(Timestamp::parse),
-            graph_driver: view.shelf.store.graph_driver(&layer_dirs(&image.layers)),
+            graph_driver: view
+                .shelf
+                .store
+                .graph_driver(image.layers.last().map_or(&[], |top| &top.dirs)),
         };
         let shown = match (&image.target, &image.stored) {
             (Some(target), Some(stored)) => inspect::engine29::image(&described, target, stored),
@@ -349,8 +352,12 @@ impl Tree {
         let loaded = shelf.image(id)?;
         let layers = &loaded.image.layers;
         let Some(layer) = layers.get(index) else { return Ok(None) };
-        let new = Stack::new(layer_dirs(&layers[..=index]));
-        let old = Stack::new(layer_dirs(&layers[..index]));
+        let new = || Ok(Stack::new(self.layer_dirs(&layers[..=index])?));
+        let old = || Ok(Stack::new(self.layer_dirs(&layers[..index])?));
+        let changes = || {
+            let key = (shelf.name.clone(), format!("layer {}", layer.chain_id), 0);
+            self.changes(key, &new()?, &old()?)
+        };
         let archive = Archive::Layer(id, index, layer.chain_id);
         Ok(Some(match name {
             "layer.tar" => Item::Archive(shelf.clone(), archive),
@@ -362,14 +369,17 @@ impl Tree {
                 )
             }
             "changes" => {
-                let key = (shelf.name.clone(), format!("layer {}", layer.chain_id), 0);
-                let changes = self.changes(key, &new, &old)?;
+                let changes = changes()?;
                 Item::Document(changes.text().to_vec(), loaded.config.mtime())
             }
             "diff" => {
-                let recorded = |new| Ok(OwnTree::recorded(new, &layer::names(layer)?));
+                let part = |new| match self.layer_names(layer)? {
+                    Some(names) => Ok(OwnTree::recorded(new, &names)),
+                    None if index == 0 => Ok(OwnTree::full(new)),
+                    None => Ok(OwnTree::compared(new, &*changes()?)),
+                };
                 let (symlinks, mtime) = (self.options.symlinks, loaded.config.mtime());
-                Item::Own(OwnFiles::new(new, symlinks, mtime, recorded)?)
+                Item::Own(OwnFiles::new(new()?, symlinks, mtime, part)?)
             }
             _ => return Ok(None),
         }))
@@ -445,10 +455,6 @@ fn layer_name(index: usize, layer: &Layer) -> String {
 fn describe_layer(loaded: &Loaded, index: usize, layer: &Layer, tar_size: u64) -> Vec<u8> {
     let mut steps = loaded.config.parsed.history.iter().filter(|step| !step.empty_layer);
     let step = steps.nth(index);
-    let is_exact = match &layer.source {
-        LayerSource::TarSplit { .. } | LayerSource::Blob(_) => true,
-        LayerSource::Missing => false,
-    };
     let description = serde_json::json!({
         "diff_id": layer.diff_id.to_string(),
         "chain_id": layer.chain_id.to_string(),
@@ -457,7 +463,7 @@ fn describe_layer(loaded: &Loaded, index: usize, layer: &Layer, tar_size: u64) -
         "created": step.and_then(|step| step.created.as_ref()).map(|created| created.as_str()),
         "created_by": step.map(|step| &step.created_by),
         "directory": layer.directory,
-        "exact": is_exact,
+        "exact": is_exact(layer),
     });
     format!("{description:#}\n").into_bytes()
 }

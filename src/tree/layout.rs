@@ -110,9 +110,12 @@ impl Tree {
         for (id, _) in layout.view.saved()? {
             let loaded = shelf.image(id)?;
             let omitted = base.as_ref().map_or(0, |base| shared_layers(&loaded.image, &base.image));
-            for (index, layer) in loaded.image.layers.iter().enumerate().skip(omitted) {
+            let fitted = self.fitted(shelf, &loaded)?;
+            let given = fitted.as_ref().map_or(&loaded.image, |(image, _)| image);
+            let pairs = loaded.image.layers.iter().zip(&given.layers).enumerate();
+            for (index, (layer, given)) in pairs.skip(omitted) {
                 let archive = Archive::Layer(id, index, layer.chain_id);
-                layers.insert(layer.diff_id.hex(), archive);
+                layers.insert(given.diff_id.hex(), archive);
             }
         }
         Ok(layers)

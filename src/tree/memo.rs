@@ -149,7 +149,10 @@ impl<K: Hash + Eq + Clone, V: Weigh + Clone> Drop for Worker<'_, K, V> {
 }
 
 fn again<V: Clone>(answer: &Result<V>) -> Result<V> {
-    answer.as_ref().map(V::clone).map_err(Error::again)
+    match answer {
+        Ok(value) => Ok(value.clone()),
+        Err(err) => Err(err.again()),
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use stratafs::digest::Digest;
-use stratafs::store::{self, LayerStore, Source};
+use stratafs::store::{self, Context, LayerStore, Source};
 use stratafs::tree::{Options, Tree};
 
 use crate::golden::assert_same;
@@ -98,7 +98,7 @@ fn members(tar: &[u8]) -> BTreeMap<String, Vec<u8>> {
 }
 
 fn namespaces(path: &Path) -> Vec<Arc<dyn LayerStore>> {
-    store::open_all(&Source { kind: None, path: path.to_owned() }).unwrap()
+    store::open_all(&Source { kind: None, path: path.to_owned() }, &Context::default()).unwrap()
 }
 
 /// A file of the engine's own words about a fixture, a JSON value a line.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use stratafs::archive::Flavour;
 use stratafs::archive::export::{self, Accounts, Style};
-use stratafs::archive::layer::layer_tar;
+use stratafs::archive::layers::Layers;
 use stratafs::archive::save::{SavedImage, save};
 use stratafs::digest::ImageId;
 use stratafs::oci::ImageConfig;
@@ -182,7 +182,7 @@ fn bytes(recipe: &Recipe) -> Vec<u8> {
 }
 
 fn open(path: &Path) -> Arc<dyn LayerStore> {
-    store::open(&Source { kind: None, path: path.to_owned() }).unwrap()
+    store::open(&Source { kind: None, path: path.to_owned() }, &store::Context::default()).unwrap()
 }
 
 fn like_20() -> Options {
@@ -202,7 +202,7 @@ fn save_of(store: &dyn LayerStore, images: &[&[&str]], flavour: Flavour) -> Vec<
     let image = |id: ImageId| -> (Image, ImageConfig, Vec<Arc<Recipe>>) {
         let image = store.image(id).unwrap();
         let config = ImageConfig::parse(&image.config).unwrap();
-        let tars = image.layers.iter().map(|layer| layer_tar(layer, Verify::Always).unwrap());
+        let tars = image.layers.iter().map(|layer| always().tar(layer, &[]).unwrap());
         let tars = tars.map(Arc::new).collect();
         (image, config, tars)
     };
@@ -221,6 +221,11 @@ fn save_of(store: &dyn LayerStore, images: &[&[&str]], flavour: Flavour) -> Vec<
         })
         .collect();
     bytes(&save(&saved, flavour).unwrap())
+}
+
+/// Layers whose bytes are held to their digest before the first one is given out.
+fn always() -> Layers {
+    Layers::new(Verify::Always, Arc::default())
 }
 
 #[test]
@@ -425,7 +430,7 @@ fn a_difference_found_by_comparing_is_that_of_docker_20() {
     // The layer that was committed of it has the very bytes.
     let catalog = store.catalog().unwrap();
     let image = store.image(catalog.references["c1img:1"]).unwrap();
-    let layer = layer_tar(image.layers.last().unwrap(), Verify::Always).unwrap();
+    let layer = always().tar(image.layers.last().unwrap(), &[]).unwrap();
     assert_same(&bytes(&layer), &c1diff, "c1diff.tar as a layer");
 }
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The modules from the top down. One may use those that stand below its line, and none beside it.
-const LAYERS: [&[&str]; 16] = [
+const LAYERS: [&[&str]; 18] = [
     &["main"],
     &["cli"],
     &["mount"],
@@ -15,6 +15,8 @@ const LAYERS: [&[&str]; 16] = [
     &["overlay"],
     &["store"],
     &["bolt", "tar"],
+    &["cache"],
+    &["inflate"],
     &["oci", "recipe", "reference"],
     &["json"],
     &["snapshot"],

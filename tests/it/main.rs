@@ -8,6 +8,7 @@
     reason = "a test that can't go on fails, and says what it skipped"
 )]
 
+mod blobs;
 mod bolt;
 mod cli;
 mod containerd;
@@ -15,6 +16,7 @@ mod damage;
 mod drivers;
 mod golden;
 mod handmade_containerd;
+mod layer_tars;
 mod layering;
 mod overlay_model;
 mod podman;

@@ -13,7 +13,7 @@ use crate::stores::view::View;
 fn everything_that_podman_lists_is_found() {
     let Some(podman) = golden::store(golden::PODMAN) else { return };
     let source = Source { kind: None, path: podman.path().to_owned() };
-    let store = store::open(&source).unwrap();
+    let store = store::open(&source, &store::Context::default()).unwrap();
     assert_eq!((store.info().kind, store.info().driver), ("podman", "overlay"));
     let catalog = store.catalog().unwrap();
     assert!(catalog.damaged.is_empty(), "{:?}", catalog.damaged);

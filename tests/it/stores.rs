@@ -3,6 +3,7 @@
 
 pub(crate) mod golden;
 pub(crate) mod handmade;
+pub(crate) mod layered;
 pub(crate) mod sample;
 pub(crate) mod toy;
 pub(crate) mod view;

@@ -58,7 +58,7 @@ fn unpack(tar: &[u8]) -> Files {
 }
 
 fn open(path: &Path) -> Arc<dyn LayerStore> {
-    store::open(&Source { kind: None, path: path.to_owned() }).unwrap()
+    store::open(&Source { kind: None, path: path.to_owned() }, &store::Context::default()).unwrap()
 }
 
 /// Checks all that a store holds, and all that is shown of it.

@@ -2,9 +2,10 @@
 
 use std::ffi::OsStr;
 use std::path::Path;
+use std::sync::Arc;
 
 use stratafs::error::Result;
-use stratafs::store::{self, Source};
+use stratafs::store::{self, LayerStore, Source};
 use stratafs::tree::{Attr, Options, ROOT, Reader, Tree};
 
 /// Who reads.
@@ -23,7 +24,11 @@ impl View {
 
     pub(crate) fn with(store: &Path, options: Options) -> View {
         let source = Source { kind: None, path: store.to_owned() };
-        View { tree: Tree::new(vec![store::open(&source).unwrap()], options) }
+        View::on(store::open(&source, &store::Context::default()).unwrap(), options)
+    }
+
+    pub(crate) fn on(store: Arc<dyn LayerStore>, options: Options) -> View {
+        View { tree: Tree::new(vec![store], options) }
     }
 
     /// What is at a path, through no symlink.

@@ -1,0 +1,309 @@
+//! The directory of a cache: files that are whole or not there, and no more of them than there is
+//! room for.
+//!
+//! `data/HH/DIGEST.NUMBER` are segments, `index/DIGEST` indexes; `tmp/` holds what is being written.
+//! The least recently used segments go first, then indexes; when a file was used is its time of
+//! access, which is set for it.
+
+use std::fs::{self, DirBuilder, File, FileTimes};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use super::SEGMENT;
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+
+/// Largest index that is read, in bytes.
+const INDEX_MAX: u64 = 256 << 20;
+
+/// This part of the disk stays free.
+const FREE: u64 = 20;
+
+/// A file's time of access is set anew when it is older than this.
+const USED: Duration = Duration::from_secs(60);
+
+/// What is being written for longer than this was left behind by somebody who was killed.
+const ABANDONED: Duration = Duration::from_secs(3600);
+
+/// A directory that holds at most so many bytes.
+#[derive(Debug)]
+pub struct Disk {
+    path: PathBuf,
+    bound: u64,
+    /// What it held when it was looked at last, and what was written since.
+    room: Mutex<Room>,
+    /// Sets the names of this process apart from those of an earlier one with its number.
+    opened: u128,
+    names: AtomicU64,
+    has_warned: AtomicBool,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Room {
+    is_known: bool,
+    held: u64,
+    written: u64,
+}
+
+/// What a cache holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Inflated segments.
+    pub segments: u64,
+    /// Their bytes.
+    pub segment_bytes: u64,
+    /// Indexes of inflated layers.
+    pub indexes: u64,
+    /// Their bytes.
+    pub index_bytes: u64,
+}
+
+/// A file of the cache.
+struct Stored {
+    path: PathBuf,
+    size: u64,
+    used: SystemTime,
+    is_index: bool,
+}
+
+impl Disk {
+    /// The cache in the directory `path`, which is made where it is missing, of at most `bound` bytes.
+    ///
+    /// # Errors
+    /// Fails where it can't be made or written, or others may write to it.
+    pub fn open(path: &Path, bound: u64) -> Result<Disk> {
+        let failed = |err| Error::io(path, err);
+        for part in ["data", "index", "tmp"] {
+            make_dir(&path.join(part)).map_err(failed)?;
+        }
+        let stat = fs::metadata(path).map_err(failed)?;
+        let own = rustix::process::geteuid().as_raw();
+        if stat.uid() != own || stat.mode() & 0o022 != 0 {
+            return Err(Error::invalid(path, "others than this user may write to it"));
+        }
+        let disk = Disk {
+            path: path.to_owned(),
+            bound,
+            room: Mutex::default(),
+            opened: SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_nanos()),
+            names: AtomicU64::new(0),
+            has_warned: AtomicBool::new(false),
+        };
+        let probe = disk.temporary();
+        fs::write(&probe, b"").and_then(|()| fs::remove_file(&probe)).map_err(failed)?;
+        Ok(disk)
+    }
+
+    /// What it holds.
+    ///
+    /// # Errors
+    /// Fails when it can't be read.
+    pub fn stats(&self) -> Result<Stats> {
+        let mut stats = Stats::default();
+        for file in self.files().map_err(|err| Error::io(&self.path, err))? {
+            let (count, bytes) = match file.is_index {
+                true => (&mut stats.indexes, &mut stats.index_bytes),
+                false => (&mut stats.segments, &mut stats.segment_bytes),
+            };
+            *count += 1;
+            *bytes += file.size;
+        }
+        Ok(stats)
+    }
+
+    /// Removes what was used least recently, until no more than `bytes` are left; how many went.
+    ///
+    /// # Errors
+    /// Fails when it can't be read.
+    pub fn prune(&self, bytes: u64) -> Result<u64> {
+        let (before, after) = self.shrink(bytes).map_err(|err| Error::io(&self.path, err))?;
+        Ok(before - after)
+    }
+
+    pub(super) fn read_index(&self, key: Digest) -> Option<Vec<u8>> {
+        let path = self.index_path(key);
+        let file = open(&path)?;
+        let stat = file.metadata().ok().filter(|stat| stat.len() <= INDEX_MAX)?;
+        touch(&file, &stat);
+        fs::read(path).ok()
+    }
+
+    pub(super) fn has_index(&self, key: Digest) -> bool {
+        self.index_path(key).exists()
+    }
+
+    /// Whether it was written.
+    pub(super) fn write_index(&self, key: Digest, bytes: &[u8]) -> bool {
+        self.write(&self.index_path(key), bytes)
+    }
+
+    pub(super) fn open_segment(&self, output: Digest, segment: u64) -> Option<File> {
+        let file = open(&self.segment_path(output, segment))?;
+        touch(&file, &file.metadata().ok()?);
+        Some(file)
+    }
+
+    /// Whether it was written. Of a layer no more is kept than half of the room: it would drive itself
+    /// out.
+    pub(super) fn write_segment(&self, output: Digest, segment: u64, bytes: &[u8]) -> bool {
+        let end = segment.saturating_add(1).saturating_mul(SEGMENT);
+        end <= (self.bound / 2).max(SEGMENT)
+            && self.write(&self.segment_path(output, segment), bytes)
+    }
+
+    pub(super) fn remove_segment(&self, output: Digest, segment: u64) {
+        // It is damaged. Where it can't be removed, it is seen to be so again.
+        let _ = fs::remove_file(self.segment_path(output, segment));
+    }
+
+    fn index_path(&self, key: Digest) -> PathBuf {
+        self.path.join("index").join(key.hex())
+    }
+
+    fn segment_path(&self, output: Digest, segment: u64) -> PathBuf {
+        let hex = output.hex();
+        self.path.join("data").join(&hex[..2]).join(format!("{hex}.{segment}"))
+    }
+
+    fn temporary(&self) -> PathBuf {
+        let number = self.names.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{}.{}.{number}", std::process::id(), self.opened);
+        self.path.join("tmp").join(name)
+    }
+
+    /// Writes a file whole, or not at all.
+    fn write(&self, path: &Path, bytes: &[u8]) -> bool {
+        let written = self.make_room(bytes.len() as u64).and_then(|has_room| {
+            if has_room { self.put(path, bytes).map(|()| true) } else { Ok(false) }
+        });
+        written.unwrap_or_else(|err| {
+            if !self.has_warned.swap(true, Ordering::Relaxed) {
+                tracing::warn!("{}: nothing is kept here: {err}", self.path.display());
+            }
+            false
+        })
+    }
+
+    fn put(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        if let Some(parent) = path.parent() {
+            make_dir(parent)?;
+        }
+        let temporary = self.temporary();
+        let written = fs::write(&temporary, bytes).and_then(|()| fs::rename(&temporary, path));
+        if written.is_err() {
+            // It may not even be there; what is left behind goes later.
+            let _ = fs::remove_file(&temporary);
+        }
+        written?;
+        let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
+        room.held += bytes.len() as u64;
+        room.written += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Whether there is room for `bytes` more, once the least recently used have gone.
+    fn make_room(&self, bytes: u64) -> io::Result<bool> {
+        let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
+        // Others write here, too: it is looked at again after a while.
+        if !room.is_known || room.written > self.bound / 16 {
+            let held = self.files()?.iter().map(|file| file.size).sum();
+            *room = Room { is_known: true, held, written: 0 };
+        }
+        let mut lacking = room.held.saturating_add(bytes).saturating_sub(self.bound);
+        lacking = lacking.max(self.missing_on_disk(bytes)?);
+        if lacking > 0 {
+            let (_, held) = self.shrink(room.held.saturating_sub(lacking.max(self.bound / 16)))?;
+            *room = Room { is_known: true, held, written: 0 };
+        }
+        Ok(room.held.saturating_add(bytes) <= self.bound && self.missing_on_disk(bytes)? == 0)
+    }
+
+    /// How many bytes the disk lacks so that its part stays free after `bytes` more.
+    fn missing_on_disk(&self, bytes: u64) -> io::Result<u64> {
+        let disk = rustix::fs::statvfs(&self.path)?;
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        let kept = disk.f_blocks.saturating_mul(disk.f_frsize) / FREE;
+        Ok(kept.saturating_add(bytes).saturating_sub(free))
+    }
+
+    /// What it holds before and after.
+    fn shrink(&self, bound: u64) -> io::Result<(u64, u64)> {
+        let mut files = self.files()?;
+        files.sort_by_key(|file| (file.is_index, file.used));
+        let before: u64 = files.iter().map(|file| file.size).sum();
+        let mut held = before;
+        for file in &files {
+            if held <= bound {
+                break;
+            }
+            match fs::remove_file(&file.path) {
+                Ok(()) => held -= file.size,
+                // Another daemon was faster.
+                Err(err) if err.kind() == io::ErrorKind::NotFound => held -= file.size,
+                Err(err) => return Err(err),
+            }
+        }
+        self.clean_up();
+        Ok((before, held))
+    }
+
+    /// Removes what others left half written.
+    fn clean_up(&self) {
+        let Ok(entries) = fs::read_dir(self.path.join("tmp")) else { return };
+        for entry in entries.flatten() {
+            let age = entry.metadata().ok().and_then(|stat| stat.modified().ok()?.elapsed().ok());
+            if age.is_some_and(|age| age > ABANDONED) {
+                // Whoever comes next tries again.
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+    }
+
+    fn files(&self) -> io::Result<Vec<Stored>> {
+        let mut files = Vec::new();
+        for shelf in fs::read_dir(self.path.join("data"))? {
+            let shelf = shelf?;
+            if shelf.file_type()?.is_dir() {
+                collect(&shelf.path(), false, &mut files)?;
+            }
+        }
+        collect(&self.path.join("index"), true, &mut files)?;
+        Ok(files)
+    }
+}
+
+fn collect(dir: &Path, is_index: bool, files: &mut Vec<Stored>) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        // It may be gone again.
+        let Ok(stat) = entry.metadata() else { continue };
+        if stat.is_file() {
+            let used = stat.accessed().unwrap_or(SystemTime::UNIX_EPOCH);
+            files.push(Stored { path: entry.path(), size: stat.len(), used, is_index });
+        }
+    }
+    Ok(())
+}
+
+fn make_dir(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+fn open(path: &Path) -> Option<File> {
+    let mut options = File::options();
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC;
+    options.read(true).custom_flags(flags).open(path).ok()
+}
+
+/// Notes that a file is used.
+fn touch(file: &File, stat: &fs::Metadata) {
+    let age = stat.accessed().ok().and_then(|used| used.elapsed().ok());
+    if age.is_some_and(|age| age > USED) {
+        // Where it can't be noted, the file goes earlier than it should.
+        let _ = file.set_times(FileTimes::new().set_accessed(SystemTime::now()));
+    }
+}

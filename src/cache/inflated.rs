@@ -1,0 +1,238 @@
+//! One inflated layer, read anywhere.
+
+use std::fs::File;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use super::index::{Index, sum};
+use super::{CHUNK, Cache, Key, SEGMENT, lock};
+use crate::backing::{Bytes, Fingerprint};
+use crate::error::{Error, Result};
+use crate::inflate::{Entry, Point, Stream};
+
+#[derive(Debug)]
+pub(super) struct Inflated {
+    cache: Arc<Cache>,
+    source: Arc<dyn Bytes>,
+    /// Of `source`, when it was inflated.
+    stamp: u64,
+    key: Key,
+    index: Arc<Index>,
+    /// By segment: which chunks of its file were seen to be right.
+    passed: Box<[Mutex<Passed>]>,
+    /// Where inflating stopped, for whoever goes on from there.
+    cursor: Mutex<Option<Cursor>>,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Passed {
+    /// Of the file.
+    stamp: u64,
+    /// Bit by chunk.
+    chunks: u32,
+}
+
+/// A stream, and what it gave out beyond the place that was asked for.
+#[derive(Debug)]
+struct Cursor {
+    stream: Stream,
+    ahead: Vec<u8>,
+}
+
+impl Cursor {
+    /// Where the next byte is.
+    fn offset(&self) -> u64 {
+        self.stream.offset() - self.ahead.len() as u64
+    }
+
+    /// The bytes up to `end`, or fewer where the stream ends before.
+    fn read_to(&mut self, end: u64) -> Result<Vec<u8>> {
+        let wanted = end.saturating_sub(self.offset()) as usize;
+        let mut out = std::mem::take(&mut self.ahead);
+        while out.len() < wanted {
+            let part = self.stream.advance()?;
+            if part.is_empty() {
+                break;
+            }
+            out.extend_from_slice(part);
+        }
+        self.ahead = out.split_off(wanted.min(out.len()));
+        Ok(out)
+    }
+
+    /// Goes on to `offset` without keeping what lies between.
+    fn skip_to(&mut self, offset: u64) -> Result<()> {
+        while self.offset() < offset {
+            let before = self.offset();
+            self.read_to(offset.min(before.saturating_add(SEGMENT)))?;
+            if self.offset() == before {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Inflated {
+    pub(super) fn new(
+        cache: &Arc<Cache>,
+        source: Arc<dyn Bytes>,
+        stamp: u64,
+        key: Key,
+        index: Arc<Index>,
+    ) -> Inflated {
+        let segments = index.len.div_ceil(SEGMENT);
+        let passed = (0..segments).map(|_| Mutex::default()).collect();
+        let (cache, cursor) = (Arc::clone(cache), Mutex::new(None));
+        Inflated { cache, source, stamp, key, index, passed, cursor }
+    }
+
+    /// Whether it reads a source that still has that stamp: one that was replaced never has again.
+    pub(super) fn is_of(&self, stamp: u64) -> bool {
+        self.stamp == stamp && self.source.stamp().is_ok_and(|now| now == stamp)
+    }
+
+    pub(super) fn index(&self) -> &Arc<Index> {
+        &self.index
+    }
+
+    /// Fills `buf` from byte `within` of a segment on.
+    fn read_segment(&self, segment: u64, within: u64, buf: &mut [u8]) -> Result<()> {
+        if self.read_stored(segment, within, buf).is_some() {
+            return Ok(());
+        }
+        let mut cursor = lock(&self.cursor);
+        // Somebody else may have inflated it meanwhile.
+        if self.read_stored(segment, within, buf).is_some() {
+            return Ok(());
+        }
+        let bytes = match self.cache.recent(self.key.output, segment) {
+            Some(bytes) => bytes,
+            None => {
+                let bytes = self.inflate(&mut cursor, segment)?;
+                self.cache.keep(self.key.output, segment, &bytes);
+                bytes.into()
+            }
+        };
+        let from = within as usize;
+        let part = bytes.get(from..from + buf.len());
+        buf.copy_from_slice(part.ok_or_else(|| self.damaged())?);
+        Ok(())
+    }
+
+    /// The same from the cache's directory; `None` where it has not these bytes, or wrong ones.
+    fn read_stored(&self, segment: u64, within: u64, buf: &mut [u8]) -> Option<()> {
+        let disk = self.cache.disk.as_ref()?;
+        let file = disk.open_segment(self.key.output, segment)?;
+        let size = self.segment_len(segment);
+        let stat = file.metadata().ok().filter(|stat| stat.len() == size)?;
+        let mut stamp = Fingerprint::new();
+        for part in [stat.ino(), stat.mtime().cast_unsigned(), stat.mtime_nsec().cast_unsigned()] {
+            stamp.add(&part.to_le_bytes());
+        }
+        let stamp = stamp.finish();
+        let last = within + buf.len() as u64 - 1;
+        for chunk in within / CHUNK..=last / CHUNK {
+            if !self.check(&file, segment, chunk, stamp)? {
+                disk.remove_segment(self.key.output, segment);
+                return None;
+            }
+        }
+        file.read_exact_at(buf, within).ok()
+    }
+
+    /// Whether a chunk of a segment's file has its checksum.
+    fn check(&self, file: &File, segment: u64, chunk: u64, stamp: u64) -> Option<bool> {
+        let passed = self.passed.get(segment as usize)?;
+        let bit = 1u32 << chunk;
+        let known = *lock(passed);
+        if known.stamp == stamp && known.chunks & bit != 0 {
+            return Some(true);
+        }
+        let start = chunk * CHUNK;
+        let mut bytes = vec![0; CHUNK.min(self.segment_len(segment) - start) as usize];
+        file.read_exact_at(&mut bytes, start).ok()?;
+        if self.index.sums.get((segment * (SEGMENT / CHUNK) + chunk) as usize) != Some(&sum(&bytes))
+        {
+            return Some(false);
+        }
+        let mut known = lock(passed);
+        if known.stamp != stamp {
+            *known = Passed { stamp, chunks: 0 };
+        }
+        known.chunks |= bit;
+        Some(true)
+    }
+
+    /// Inflates a segment from where the last one ended, or from the nearest point.
+    fn inflate(&self, cursor: &mut Option<Cursor>, segment: u64) -> Result<Vec<u8>> {
+        let start = segment * SEGMENT;
+        let point = self.point(start);
+        let at = cursor.take().filter(|at| (point.offset..=start).contains(&at.offset()));
+        let mut at = match at {
+            Some(at) => at,
+            None => Cursor { stream: Stream::at(&self.source, &point)?, ahead: Vec::new() },
+        };
+        at.skip_to(start)?;
+        let bytes = at.read_to(start + self.segment_len(segment))?;
+        let first = (segment * (SEGMENT / CHUNK)) as usize;
+        let sums = self.index.sums.get(first..).unwrap_or_default();
+        let is_right = bytes.len() as u64 == self.segment_len(segment)
+            && bytes.chunks(CHUNK as usize).zip(sums).all(|(chunk, &right)| sum(chunk) == right);
+        if !is_right {
+            return Err(self.damaged());
+        }
+        *cursor = Some(at);
+        Ok(bytes)
+    }
+
+    /// Where to start for `offset`: the nearest point that is known, perhaps the start.
+    fn point(&self, offset: u64) -> Point {
+        let known = match self.index.points.is_empty() {
+            true => self.cache.stored_index(self.key, self.source.len()),
+            false => None,
+        };
+        let point = known.as_ref().unwrap_or(&self.index).point(offset);
+        point.unwrap_or(Point { offset: 0, from: 0, entry: Entry::Start })
+    }
+
+    fn segment_len(&self, segment: u64) -> u64 {
+        SEGMENT.min(self.index.len.saturating_sub(segment * SEGMENT))
+    }
+
+    fn damaged(&self) -> Error {
+        Error::corrupt(self.path(), "inflates to other bytes than it did")
+    }
+}
+
+impl Bytes for Inflated {
+    fn len(&self) -> u64 {
+        self.index.len
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<usize> {
+        let wanted = self.len().saturating_sub(offset).min(buf.len() as u64) as usize;
+        let mut done = 0;
+        while done < wanted {
+            let at = offset + done as u64;
+            let (segment, within) = (at / SEGMENT, at % SEGMENT);
+            let count = ((SEGMENT - within) as usize).min(wanted - done);
+            self.read_segment(segment, within, &mut buf[done..done + count])?;
+            done += count;
+        }
+        Ok(wanted)
+    }
+
+    fn stamp(&self) -> Result<u64> {
+        Ok(self.stamp)
+    }
+
+    fn path(&self) -> PathBuf {
+        self.source.path()
+    }
+
+    fn weight(&self) -> usize {
+        self.index.weight() + self.passed.len() * size_of::<Mutex<Passed>>()
+    }
+}
