@@ -18,6 +18,7 @@ mod status;
 mod stores;
 mod sum;
 mod view;
+mod windows;
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal};
@@ -59,6 +60,8 @@ enum Command {
     Mount(MountArgs),
     /// Unmount
     Umount(UmountArgs),
+    /// Layers of Windows, without a mount
+    WindowsLayer(windows::WindowsArgs),
     /// Look after what compressed layers were inflated to
     #[command(subcommand)]
     Cache(cache::CacheCommand),
@@ -88,8 +91,8 @@ enum Command {
 #[derive(Debug, Default, PartialEq, Eq, Args)]
 #[command(override_usage = "stratafs mount [OPTIONS] [SOURCE]... MOUNTPOINT")]
 struct MountArgs {
-    /// Stores, each docker:PATH, podman:PATH or a path whose kind is found out (none: this host's),
-    /// and the directory to mount them on
+    /// Stores, each docker:PATH, podman:PATH, windows-layer:LAYER[,PARENT...] or a path whose kind is
+    /// found out (none: this host's), and the directory to mount them on
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
     /// Stay in the foreground
@@ -159,6 +162,10 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<ExitCode, Failure
         Command::Umount(args) => {
             let leave = if args.lazy { Leave::Detached } else { Leave::Unused };
             mount::umount(&args.point, leave)?;
+            Ok(ExitStatus::Success.into())
+        }
+        Command::WindowsLayer(args) => {
+            windows::run(&args)?;
             Ok(ExitStatus::Success.into())
         }
         Command::ThawIfOrphaned { cgroup } => {

@@ -43,3 +43,4 @@ pub mod sum;
 pub mod tar;
 pub mod time;
 pub mod tree;
+pub mod windows;

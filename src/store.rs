@@ -25,6 +25,7 @@ pub mod names;
 mod stamp;
 mod system;
 mod volumes;
+pub mod windows_layer;
 
 use manifest::Platform;
 

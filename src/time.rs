@@ -1,4 +1,5 @@
-//! Points in time as Go programs write them into JSON: RFC 3339 with nanoseconds.
+//! Points in time as Go programs write them: into JSON, RFC 3339 with nanoseconds; into extended
+//! headers of tars, seconds and a fraction.
 
 use std::fmt;
 
@@ -91,6 +92,43 @@ pub fn parse_rfc3339(text: &str) -> Option<Time> {
 #[must_use]
 pub fn mtime(created: Option<&Timestamp>) -> u64 {
     created.map_or(0, |stamp| u64::try_from(stamp.instant.secs).unwrap_or(0))
+}
+
+/// The value of an extended header's record: seconds since 1970, and the fraction without trailing
+/// zeros; a negative time is the magnitude with a sign.
+#[must_use]
+pub fn format_pax(time: Time) -> Vec<u8> {
+    let (sign, secs, nanos) = if time.secs < 0 && time.nanos > 0 {
+        ("-", (time.secs + 1).unsigned_abs(), 1_000_000_000 - time.nanos)
+    } else if time.secs < 0 {
+        ("-", time.secs.unsigned_abs(), 0)
+    } else {
+        ("", time.secs.unsigned_abs(), time.nanos)
+    };
+    let mut text = format!("{sign}{secs}");
+    if nanos > 0 {
+        let fraction = format!(".{nanos:09}");
+        text.push_str(fraction.trim_end_matches('0'));
+    }
+    text.into_bytes()
+}
+
+/// Parses what [`format_pax`] makes; of a longer fraction nine digits count.
+#[must_use]
+pub fn parse_pax(text: &[u8]) -> Option<Time> {
+    let text = str::from_utf8(text).ok()?;
+    let (whole, fraction) = text.split_at(text.find('.').unwrap_or(text.len()));
+    let magnitude = whole.strip_prefix('-');
+    let digits = magnitude.unwrap_or(whole);
+    if digits.is_empty() || digits.len() > 18 {
+        return None;
+    }
+    let (secs, nanos) = (number(digits.as_bytes())?, nanoseconds(fraction)?);
+    Some(match (magnitude.is_some(), nanos) {
+        (false, nanos) => Time { secs, nanos },
+        (true, 0) => Time { secs: -secs, nanos },
+        (true, nanos) => Time { secs: -secs - 1, nanos: 1_000_000_000 - nanos },
+    })
 }
 
 /// Seconds since 1970 of `2006-01-02T15:04:05`, taken as UTC.
@@ -189,6 +227,27 @@ fn date_of(days: i64) -> (i64, i64, i64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_of_records_carry_sign_and_fraction() {
+        for (secs, nanos, text) in [
+            (0, 0, "0"),
+            (1, 500_000_000, "1.5"),
+            (-1, 500_000_000, "-0.5"),
+            (-2, 250_000_000, "-1.75"),
+            (-5, 0, "-5"),
+            (1_350_244_992, 23_960_108, "1350244992.023960108"),
+        ] {
+            assert_eq!(format_pax(Time { secs, nanos }), text.as_bytes());
+            assert_eq!(parse_pax(text.as_bytes()), Some(Time { secs, nanos }));
+        }
+        assert_eq!(parse_pax(b"1.0000000019"), Some(Time { secs: 1, nanos: 1 }));
+        for text in
+            ["", "-", ".5", "1.", "1.x", "+1", "--1", "1e3", "1234567890123456789", "\u{e9}"]
+        {
+            assert_eq!(parse_pax(text.as_bytes()), None, "{text}");
+        }
+    }
 
     #[test]
     fn times_are_printed_as_go_does() {

@@ -17,10 +17,13 @@ mod daemon;
 mod kernel;
 #[path = "mount/mounted.rs"]
 mod mounted;
+#[path = "mount/windows.rs"]
+mod windows;
 
 #[path = "it/stores"]
 mod stores {
     #![allow(dead_code, reason = "no test binary uses all of it")]
     pub(crate) mod handmade;
     pub(crate) mod sample;
+    pub(crate) mod windows;
 }

@@ -51,6 +51,8 @@ pub struct FileRange {
     len: u64,
     /// Size of the whole file.
     size: u64,
+    /// The whole file's stamp, where it may not change at all.
+    stamp: Option<u64>,
 }
 
 impl FileRange {
@@ -61,7 +63,19 @@ impl FileRange {
     pub fn whole(root: &Arc<Root>, path: impl Into<PathBuf>) -> Result<FileRange> {
         let path = path.into();
         let size = root.open_file(&path)?.stat().size;
-        Ok(FileRange { root: Arc::clone(root), path, offset: 0, len: size, size })
+        Ok(FileRange { root: Arc::clone(root), path, offset: 0, len: size, size, stamp: None })
+    }
+
+    /// As [`FileRange::whole`], for a file that somebody may write or replace: once it has changed
+    /// in any way, reads fail as stale.
+    ///
+    /// # Errors
+    /// As [`Root::open_file`].
+    pub fn pinned(root: &Arc<Root>, path: impl Into<PathBuf>) -> Result<FileRange> {
+        let path = path.into();
+        let stat = *root.open_file(&path)?.stat();
+        let (root, size) = (Arc::clone(root), stat.size);
+        Ok(FileRange { root, path, offset: 0, len: size, size, stamp: Some(stat.stamp()) })
     }
 
     /// `len` bytes of this one from `offset` on; `None` where it has not as many.
@@ -77,6 +91,9 @@ impl FileRange {
             false => err,
         };
         let file = self.root.open_file(&self.path).map_err(gone)?;
+        if self.stamp.is_some_and(|stamp| stamp != file.stat().stamp()) {
+            return Err(Error::stale(self.path()));
+        }
         if file.stat().size != self.size {
             return Err(Error::corrupt(self.path(), "has another size than it had"));
         }
@@ -95,7 +112,11 @@ impl Bytes for FileRange {
             return Ok(0);
         }
         let read = self.open()?.read_at(self.offset + offset, &mut buf[..wanted]);
-        match read.map_err(|err| Error::io(self.path(), err))? {
+        let read = read.map_err(|err| Error::io(self.path(), err))?;
+        if self.stamp.is_some() {
+            self.open()?; // what was read may have been written after the check before it
+        }
+        match read {
             read if read == wanted => Ok(read),
             _ => Err(Error::corrupt(self.path(), "shorter than it was")),
         }
@@ -150,6 +171,8 @@ impl Bytes for Held {
 mod tests {
     use std::fs;
 
+    use rustix::io::Errno;
+
     use super::*;
     use crate::backing::Access;
 
@@ -169,5 +192,23 @@ mod tests {
         let stamp = part.stamp().unwrap();
         fs::write(dir.path().join("file"), "0123456789ab").unwrap();
         assert!(part.read_at(0, &mut buf).is_err() && stamp != 0);
+    }
+
+    #[test]
+    fn a_pinned_file_is_stale_once_it_is_another() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, other) = (dir.path().join("file"), dir.path().join("other"));
+        fs::write(&path, "0123456789").unwrap();
+        let root = Arc::new(Root::open(dir.path(), Access::Sealed).unwrap());
+        let pinned = FileRange::pinned(&root, "file").unwrap().part(2, 4).unwrap();
+        let whole = FileRange::whole(&root, "file").unwrap();
+        let mut buf = [0; 4];
+        assert_eq!((pinned.read_at(0, &mut buf).unwrap(), &buf), (4, b"2345"));
+        fs::write(&other, "abcdefghij").unwrap();
+        fs::rename(&other, &path).unwrap();
+        assert_eq!(pinned.read_at(0, &mut buf).unwrap_err().errno(), Errno::STALE);
+        assert_eq!(whole.read_at(0, &mut buf).unwrap(), 4);
+        fs::remove_file(&path).unwrap();
+        assert_eq!(pinned.read_at(0, &mut buf).unwrap_err().errno(), Errno::STALE);
     }
 }

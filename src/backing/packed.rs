@@ -117,6 +117,8 @@ pub enum Damage {
     UnknownKind,
     /// A symlink without a target, or with one that no system takes.
     Target,
+    /// What its tar says of it for Windows makes no sense.
+    Windows,
 }
 
 impl Damage {
@@ -126,6 +128,7 @@ impl Damage {
             Damage::Owner => "its owner is no user or group ID",
             Damage::UnknownKind => "the layer's tar has it as a kind of file that is unknown",
             Damage::Target => "a symlink whose target no system takes",
+            Damage::Windows => "what the layer's tar says of it for Windows makes no sense",
         }
     }
 }

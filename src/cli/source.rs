@@ -9,10 +9,11 @@ use std::sync::Arc;
 use super::status::Failure;
 use crate::backing::Host;
 use crate::error::Error;
-use crate::store::{self, Context, LayerStore, OpenError, Source, Users, find_host_stores};
+use crate::store::windows_layer::WindowsLayer;
+use crate::store::{self, Context, Kind, LayerStore, OpenError, Source, Users, find_host_stores};
 
 /// Kinds of stores that may stand before a colon but that this version does not read.
-const LATER: [&str; 4] = ["oci", "oci-archive", "docker-archive", "windows-layer"];
+const LATER: [&str; 3] = ["oci", "oci-archive", "docker-archive"];
 
 /// The host whose stores are looked at: this one, or one whose disk is mounted here.
 #[derive(Debug)]
@@ -61,14 +62,23 @@ impl Place {
     }
 
     fn resolve(&self, source: Source) -> Result<Source, Failure> {
-        let path = match &self.disk {
-            None => fs::canonicalize(&source.path).map_err(|err| Error::io(&source.path, err)),
-            Some(disk) => disk.resolve(&source.path),
+        let path = match source.kind {
+            Some(Kind::WindowsLayer) => {
+                let paths = WindowsLayer::paths(&source.path);
+                let paths = paths.iter().map(|path| self.resolve_path(path));
+                WindowsLayer::joined(&paths.collect::<Result<Vec<_>, _>>()?)
+            }
+            _ => self.resolve_path(&source.path)?,
         };
-        match path {
-            Ok(path) => Ok(Source { path, ..source }),
-            Err(err) => Err(OpenError::from_error(&source.path, err).into()),
-        }
+        Ok(Source { path, ..source })
+    }
+
+    fn resolve_path(&self, path: &Path) -> Result<PathBuf, Failure> {
+        let resolved = match &self.disk {
+            None => fs::canonicalize(path).map_err(|err| Error::io(path, err)),
+            Some(disk) => disk.resolve(path),
+        };
+        resolved.map_err(|err| OpenError::from_error(path, err).into())
     }
 }
 
@@ -128,7 +138,7 @@ fn parse(name: &OsStr) -> Result<Source, Failure> {
     match LATER.iter().find(|later| later.as_bytes() == kind && kind.len() < name.len()) {
         Some(kind) => {
             let what = format!(
-                "stores of the kind {kind} can't be read yet, only docker:PATH and podman:PATH"
+                "stores of the kind {kind} can't be read yet, only docker:PATH, podman:PATH and windows-layer:PATH"
             );
             Err(OpenError::Other(Error::unsupported(name, what)).into())
         }
@@ -140,7 +150,6 @@ fn parse(name: &OsStr) -> Result<Source, Failure> {
 mod tests {
     use super::super::status::ExitStatus;
     use super::*;
-    use crate::store::Kind;
 
     #[test]
     fn a_kind_is_told_from_a_path_with_a_colon() {

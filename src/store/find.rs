@@ -14,6 +14,7 @@ use super::LayerStore;
 use super::containerd::Containerd;
 use super::containers_storage::ContainersStorage;
 use super::docker::Docker;
+use super::windows_layer::WindowsLayer;
 use crate::cache::Cache;
 use crate::error::Error;
 
@@ -29,6 +30,8 @@ pub enum Kind {
     Podman,
     /// A data root of containerd.
     Containerd,
+    /// A layer of Windows, exported or as a tar, and those below it: `LAYER[,PARENT...]`.
+    WindowsLayer,
 }
 
 impl Kind {
@@ -38,6 +41,7 @@ impl Kind {
             Kind::Docker => b"docker:",
             Kind::Podman => b"podman:",
             Kind::Containerd => b"containerd:",
+            Kind::WindowsLayer => b"windows-layer:",
         }
     }
 }
@@ -58,10 +62,10 @@ pub struct Source {
 }
 
 impl Source {
-    /// Parses `docker:PATH`, `podman:PATH`, `containerd:PATH`, or a plain path.
+    /// Parses `docker:PATH`, `podman:PATH`, `containerd:PATH`, `windows-layer:PATH[,PATH...]`, or a plain path.
     #[must_use]
     pub fn parse(text: &OsStr) -> Source {
-        for kind in [Kind::Docker, Kind::Podman, Kind::Containerd] {
+        for kind in [Kind::Docker, Kind::Podman, Kind::Containerd, Kind::WindowsLayer] {
             if let Some(path) = text.as_bytes().strip_prefix(kind.prefix()) {
                 return Source { kind: Some(kind), path: OsStr::from_bytes(path).into() };
             }
@@ -180,7 +184,9 @@ pub fn open_all(source: &Source, context: &Context) -> Result<Vec<Arc<dyn LayerS
     match source.kind {
         Some(Kind::Containerd) => open_namespaces(&source.path),
         None if Containerd::is_at(&source.path) => open_namespaces(&source.path),
-        Some(Kind::Docker | Kind::Podman) | None => Ok(vec![open(source, context)?]),
+        Some(Kind::Docker | Kind::Podman | Kind::WindowsLayer) | None => {
+            Ok(vec![open(source, context)?])
+        }
     }
 }
 
@@ -189,14 +195,17 @@ pub fn open_all(source: &Source, context: &Context) -> Result<Vec<Arc<dyn LayerS
 /// # Errors
 /// Fails where it is no store, may not be read, or holds what stratafs can't read.
 pub fn open(source: &Source, context: &Context) -> Result<Arc<dyn LayerStore>, OpenError> {
-    let _ = context; // of these stores, none is compressed as a whole
     let path = &source.path;
     match source.kind {
         Some(Kind::Docker) => open_docker(path),
         Some(Kind::Podman) => Ok(Arc::new(ContainersStorage::open(path)?)),
         Some(Kind::Containerd) => open_containerd(path),
+        Some(Kind::WindowsLayer) => Ok(Arc::new(WindowsLayer::open(path, &context.cache)?)),
         None if ContainersStorage::is_at(path) => Ok(Arc::new(ContainersStorage::open(path)?)),
         None if Containerd::is_at(path) => open_containerd(path),
+        None if WindowsLayer::is_at(path) => {
+            Ok(Arc::new(WindowsLayer::open(path, &context.cache)?))
+        }
         None => open_docker(path),
     }
 }
@@ -259,6 +268,7 @@ mod tests {
             ("docker:a:b", Some(Kind::Docker), "a:b"),
             ("podman:/srv", Some(Kind::Podman), "/srv"),
             ("containerd:/srv", Some(Kind::Containerd), "/srv"),
+            ("windows-layer:/a,/b", Some(Kind::WindowsLayer), "/a,/b"),
             ("/var/lib/docker", None, "/var/lib/docker"),
             ("./docker:x", None, "./docker:x"),
             ("docker", None, "docker"),

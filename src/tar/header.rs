@@ -11,6 +11,7 @@
 use super::BLOCK;
 use super::pax::{self, Records};
 use crate::backing::Time;
+use crate::time;
 
 /// What an entry is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +73,8 @@ pub struct Header {
     pub device: (u32, u32),
     /// Extended attributes by name, written as `SCHILY.xattr.NAME`.
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Further records, written as they are.
+    pub records: Records,
 }
 
 impl Header {
@@ -91,6 +94,7 @@ impl Header {
             group: Vec::new(),
             device: (0, 0),
             xattrs: Vec::new(),
+            records: Records::new(),
         }
     }
 }
@@ -139,7 +143,7 @@ fn records(header: &Header) -> Result<Records, CannotEncode> {
     need(!fits(header.uid.into(), 8), b"uid", &decimal(header.uid.into()));
     need(!fits(header.gid.into(), 8), b"gid", &decimal(header.gid.into()));
     need(!fits(header.size.into(), 12), b"size", &decimal(header.size.into()));
-    let mtime = pax::format_time(Time { secs: header.mtime, nanos: 0 });
+    let mtime = time::format_pax(Time { secs: header.mtime, nanos: 0 });
     need(!fits(header.mtime.into(), 12), b"mtime", &mtime);
     for (name, value) in &header.xattrs {
         if name.is_empty() || name.contains(&b'=') || has_nul(name) {
@@ -147,6 +151,10 @@ fn records(header: &Header) -> Result<Records, CannotEncode> {
         }
         need(true, &[b"SCHILY.xattr.", &name[..]].concat(), value);
     }
+    if header.records.keys().any(|key| key.is_empty() || key.contains(&b'=') || has_nul(key)) {
+        return Err(CannotEncode("the key of a record has no room in it"));
+    }
+    records.extend(header.records.clone());
     let is_long = header.name.len() > 100;
     let is_plain = header.name.is_ascii() && (!is_long || split(&header.name).is_some());
     if !is_plain || (is_long && !records.is_empty()) {

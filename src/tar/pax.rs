@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use crate::backing::Time;
-
 /// Records of one extended header, sorted by key bytewise, as they are written.
 pub type Records = BTreeMap<Vec<u8>, Vec<u8>>;
 
@@ -25,25 +23,6 @@ pub fn write_record(out: &mut Vec<u8>, key: &[u8], value: &[u8]) {
 
 fn decimal_digits(number: usize) -> usize {
     number.checked_ilog10().unwrap_or(0) as usize + 1
-}
-
-/// A time as a record's value: seconds, and the fraction without trailing zeros; a negative time is
-/// the magnitude with a sign.
-#[must_use]
-pub fn format_time(time: Time) -> Vec<u8> {
-    let (sign, secs, nanos) = if time.secs < 0 && time.nanos > 0 {
-        ("-", (time.secs + 1).unsigned_abs(), 1_000_000_000 - time.nanos)
-    } else if time.secs < 0 {
-        ("-", time.secs.unsigned_abs(), 0)
-    } else {
-        ("", time.secs.unsigned_abs(), time.nanos)
-    };
-    let mut text = format!("{sign}{secs}");
-    if nanos > 0 {
-        let fraction = format!(".{nanos:09}");
-        text.push_str(fraction.trim_end_matches('0'));
-    }
-    text.into_bytes()
 }
 
 /// Visits the records of an extended header in order, with Go's rules of what one is.
@@ -73,22 +52,6 @@ pub fn read_records(
     Ok(())
 }
 
-/// The time that [`format_time`] writes; what is finer than a nanosecond is cut off.
-#[must_use]
-pub fn parse_time(text: &[u8]) -> Option<Time> {
-    let text = std::str::from_utf8(text).ok()?;
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let is_plain = whole.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-')
-        && fraction.bytes().all(|byte| byte.is_ascii_digit());
-    let secs: i64 = whole.parse().ok().filter(|_| is_plain)?;
-    let fraction = fraction.get(..9).unwrap_or(fraction);
-    let nanos: u32 = format!("{fraction:0<9}").parse().ok()?;
-    Some(match (whole.starts_with('-'), nanos) {
-        (true, 1..) => Time { secs: secs.checked_sub(1)?, nanos: 1_000_000_000 - nanos },
-        _ => Time { secs, nanos },
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -105,19 +68,5 @@ mod tests {
         let mut record = Vec::new();
         write_record(&mut record, b"uid", b"3000000");
         assert_eq!(record, b"15 uid=3000000\n");
-    }
-
-    #[test]
-    fn times_carry_sign_and_fraction() {
-        for (secs, nanos, text) in [
-            (0, 0, "0"),
-            (1, 500_000_000, "1.5"),
-            (-1, 500_000_000, "-0.5"),
-            (-2, 250_000_000, "-1.75"),
-            (-5, 0, "-5"),
-            (1_350_244_992, 23_960_108, "1350244992.023960108"),
-        ] {
-            assert_eq!(format_time(Time { secs, nanos }), text.as_bytes());
-        }
     }
 }

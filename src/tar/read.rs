@@ -19,6 +19,7 @@ use super::header::Type;
 use super::pax::{self, Records};
 use crate::backing::{Bytes, Extent, Time};
 use crate::error::{Error, Result};
+use crate::time::parse_pax;
 
 mod sparse;
 
@@ -76,6 +77,8 @@ pub struct Entry {
     pub device: (u32, u32),
     /// Extended attributes by name.
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    /// The records of its extended header.
+    pub records: Records,
 }
 
 /// Reads the entries of a tar in order.
@@ -154,6 +157,7 @@ impl<'a> Entries<'a> {
             entry.size = stored;
             entry.extents = vec![Extent { offset: 0, len: stored, from: body }];
         }
+        entry.records = extension.records;
         // The padding of the last entry may be missing.
         self.at = end.next_multiple_of(BLOCK);
         Ok(entry)
@@ -299,7 +303,7 @@ impl Extension {
             entry.gid = owner(gid)?;
         }
         if let Some(mtime) = self.value("mtime") {
-            entry.mtime = pax::parse_time(mtime).ok_or("a time that makes no sense")?;
+            entry.mtime = parse_pax(mtime).ok_or("a time that makes no sense")?;
         }
         if let Some(name) = &self.long_name {
             entry.name.clone_from(name);
@@ -362,6 +366,7 @@ fn plain(block: &Block, size: u64) -> Result<Entry, Damage> {
         extents: Vec::new(),
         device: (device(MAJOR)?, device(MINOR)?),
         xattrs: Vec::new(),
+        records: Records::new(),
     })
 }
 

@@ -16,6 +16,8 @@ use crate::backing::{Access, BackingFile, FileKind, Seek, Time};
 use crate::error::{Error, Result};
 use crate::overlay::{Entry, Place, Stack};
 use crate::store::shown_id;
+use crate::windows::records::{self, Around, XATTR_BACKUP, XATTR_MAX};
+use crate::windows::stream::{HEADER, Header, Kind};
 
 /// How many directories are kept as they were listed, for the lookups that follow.
 const DIRECTORIES: NonZeroUsize = NonZeroUsize::MIN.saturating_add(127);
@@ -133,7 +135,34 @@ impl MergedTree {
     }
 
     pub(super) fn xattr(&self, entry: &Entry, name: &OsStr) -> Result<Option<Vec<u8>>> {
+        if name == XATTR_BACKUP {
+            return self.backup_stream(entry);
+        }
         self.stack.xattr(entry, name)
+    }
+
+    /// The backup stream of a file of a Windows layer, as unpacking its tar would write it.
+    fn backup_stream(&self, entry: &Entry) -> Result<Option<Vec<u8>>> {
+        let mut xattrs = Vec::new();
+        for name in self.stack.xattrs(entry)? {
+            let value = self.stack.xattr(entry, &name)?;
+            xattrs.extend(name.into_string().ok().zip(value));
+        }
+        let streams = records::streams_of(&xattrs);
+        let streams = streams.map_err(|why| Error::corrupt(self.shown(&entry.place), why))?;
+        let Some(Around { before: mut stream, after }) = streams else { return Ok(None) };
+        let size = if entry.stat.kind == FileKind::Regular { entry.stat.size } else { 0 };
+        if size.saturating_add((stream.len() + after.len() + HEADER) as u64) > XATTR_MAX as u64 {
+            return Err(Error::errno_of(Path::new(&entry.name), Errno::TOOBIG));
+        }
+        if entry.stat.kind == FileKind::Regular {
+            Header::new(Kind::Data, size).write(&mut stream);
+            let mut data = vec![0; size as usize];
+            self.read(entry, 0, &mut data)?;
+            stream.extend(data);
+        }
+        stream.extend(after);
+        Ok(Some(stream))
     }
 
     pub(super) fn xattrs(&self, entry: &Entry) -> Result<Vec<OsString>> {

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The modules from the top down. One may use those that stand below its line, and none beside it.
-const LAYERS: [&[&str]; 18] = [
+const LAYERS: [&[&str]; 19] = [
     &["main"],
     &["cli"],
     &["mount"],
@@ -17,6 +17,7 @@ const LAYERS: [&[&str]; 18] = [
     &["bolt", "tar"],
     &["cache"],
     &["inflate"],
+    &["windows"],
     &["oci", "recipe", "reference"],
     &["json"],
     &["snapshot"],

@@ -26,3 +26,4 @@ mod stores;
 mod sums;
 mod support;
 mod validate;
+mod windows;

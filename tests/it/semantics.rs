@@ -95,8 +95,15 @@ fn every_promise_names_its_test_and_every_test_its_promise() {
         .collect();
     let unique: BTreeSet<String> = named.iter().cloned().collect();
     assert_eq!(named.len(), unique.len(), "a test that stands behind two promises");
-    let files =
-        ["it/semantics", "it/several", "it/cli", "mount/bytes", "mount/daemon", "mount/kernel"];
+    let files = [
+        "it/semantics",
+        "it/several",
+        "it/cli",
+        "mount/bytes",
+        "mount/daemon",
+        "mount/kernel",
+        "mount/windows",
+    ];
     let all: BTreeSet<String> =
         files.iter().flat_map(|name| tests(&format!("tests/{name}.rs"))).collect();
     // Those of blobs are about more than promises.

@@ -7,3 +7,4 @@ pub(crate) mod layered;
 pub(crate) mod sample;
 pub(crate) mod toy;
 pub(crate) mod view;
+pub(crate) mod windows;

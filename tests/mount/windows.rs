@@ -1,0 +1,147 @@
+//! Windows layers through the kernel.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rustix::io::Errno;
+
+use crate::mounted::{Mounted, STRATAFS, can_mount};
+use crate::stores::windows::{
+    ARCHIVE, DIRECTORY, Exported, SECURITY, alternate, canonical, data, ea, security, symlink,
+};
+
+/// A layer and one below it, as a source.
+fn layers(dir: &Path) -> PathBuf {
+    let below = Exported::create(&dir.join("below"));
+    below.directory("Windows", DIRECTORY, &[security()]);
+    for name in ["Windows/old", "Windows/kept", "gone.txt"] {
+        below.file(name, ARCHIVE, &[data(name.as_bytes())]);
+    }
+    let below = below.finish();
+    let above = canonical(&dir.join("Above"));
+    format!("windows-layer:{},{}", above.display(), below.display()).into()
+}
+
+fn xattr(path: &Path, name: &str) -> Result<Vec<u8>, Errno> {
+    let mut value = vec![0; 65_536];
+    let length = rustix::fs::lgetxattr(path, name, &mut value[..])?;
+    value.truncate(length);
+    Ok(value)
+}
+
+fn xattrs(path: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut list = vec![0; 65_536];
+    let length = rustix::fs::llistxattr(path, &mut list[..]).unwrap();
+    let names = list[..length].split(|&byte| byte == 0).filter(|name| !name.is_empty());
+    let names = names.map(|name| String::from_utf8(name.to_vec()).unwrap());
+    names.map(|name| (name.clone(), xattr(path, &name).unwrap())).collect()
+}
+
+fn names(path: &Path) -> Vec<String> {
+    let entries = fs::read_dir(path).unwrap();
+    let name = |entry: fs::DirEntry| entry.file_name().into_string().unwrap();
+    let mut names: Vec<_> = entries.map(|entry| name(entry.unwrap())).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_windows_layer_and_its_parents_are_an_image() {
+    if !can_mount() {
+        return;
+    }
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let mounted = Mounted::new(&layers(dir.path()));
+    assert_eq!(names(&mounted.at("images")), ["above", "above:latest"]);
+    let layers = names(&mounted.at("images/above/layers"));
+    assert!(layers.len() == 2 && layers[0].starts_with("00-") && layers[1].starts_with("01-"));
+    let rootfs = mounted.at("images/above/rootfs");
+    assert_eq!(names(&rootfs), ["Files", "Hives", "UtilityVM"]);
+    assert_eq!(fs::read(rootfs.join("Files/Windows/kept")).unwrap(), b"Windows/kept");
+    assert_eq!(fs::read(rootfs.join("Files/Windows/System32/all.dll")).unwrap(), [7; 70_000]);
+    for gone in ["Files/gone.txt", "Files/Windows/old"] {
+        assert!(!rootfs.join(gone).exists(), "{gone}");
+    }
+    let top = mounted.at("images/above/layers").join(&layers[1]);
+    let diff = names(&top.join("diff/Files/Windows"));
+    assert!(diff.contains(&".wh.old".into()) && !diff.contains(&"kept".into()), "{diff:?}");
+    let changes = fs::read_to_string(top.join("changes")).unwrap();
+    for change in ["D /Files/gone.txt", "D /Files/Windows/old", "A /Files/link", "C /Files"] {
+        assert!(changes.lines().any(|line| line == change), "{change}: {changes}");
+    }
+    let json: serde_json::Value =
+        serde_json::from_slice(&fs::read(top.join("layer.json")).unwrap()).unwrap();
+    assert_eq!(json["exact"], true);
+    let sum = Command::new("sha256sum").arg(top.join("layer.tar")).output().unwrap();
+    let sum = format!("sha256:{}", String::from_utf8_lossy(&sum.stdout).get(..64).unwrap());
+    assert_eq!(json["diff_id"], sum.as_str());
+    let config: serde_json::Value =
+        serde_json::from_slice(&fs::read(mounted.at("images/above/config.json")).unwrap()).unwrap();
+    assert_eq!(config["os"], "windows");
+    assert_eq!(config["rootfs"]["diff_ids"][1], sum.as_str());
+}
+
+#[test]
+fn what_windows_keeps_of_a_file_shows_as_xattrs() {
+    if !can_mount() {
+        return;
+    }
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let small: &[Vec<u8>] = &[
+        security(),
+        ea(&[("NAME", b"value")]),
+        data(b"contents"),
+        alternate("zone", b"id"),
+        alternate("zoo", b""),
+    ];
+    let layer = Exported::create(&dir.path().join("layer"));
+    layer.file("small", 0x21, small);
+    layer.file("large", ARCHIVE, &[data(&[1; 70_000]), alternate("large", &[2; 70_000])]);
+    layer.file("link", 0x420, &[symlink("..\\x")]);
+    let layer = layer.finish();
+    let mounted = Mounted::new(Path::new(&format!("windows-layer:{}", layer.display())));
+    let files = mounted.at("images/layer/rootfs/Files");
+    let file = files.join("small");
+    let time = b"1600000000.1234567".to_vec();
+    let expected = [
+        ("user.win.accesstime", time.clone()),
+        ("user.win.attributes", b"33".to_vec()),
+        ("user.win.changetime", time.clone()),
+        ("user.win.creationtime", time),
+        ("user.win.ea.NAME", b"value".to_vec()),
+        ("user.win.sd", SECURITY.to_vec()),
+        ("user.win.stream.zone", b"id".to_vec()),
+        ("user.win.stream.zoo", b"".to_vec()),
+    ];
+    let expected = expected.map(|(name, value)| (name.to_owned(), value));
+    assert_eq!(xattrs(&file), BTreeMap::from(expected));
+    assert_eq!(xattr(&file, "user.stratafs.win32"), Ok(small.concat()));
+    assert!(fs::metadata(&file).unwrap().permissions().readonly());
+    let link = files.join("link");
+    assert_eq!(fs::read_link(&link).unwrap(), Path::new("..\\x"));
+    let large = files.join("large");
+    assert_eq!(xattr(&large, "user.stratafs.win32"), Err(Errno::TOOBIG));
+    assert!(fs::read(files.join("large:large")).unwrap() == [2; 70_000]);
+    assert_eq!(xattr(&mounted.at("README"), "user.stratafs.win32"), Err(Errno::NODATA));
+}
+
+#[test]
+fn a_layer_of_the_mount_unpacks_into_what_it_was_made_of() {
+    if !can_mount() {
+        return;
+    }
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let source = layers(dir.path());
+    let mounted = Mounted::new(&source);
+    let layers = mounted.at("images/above/layers");
+    let tar = layers.join(names(&layers).last().unwrap()).join("layer.tar");
+    let again = dir.path().join("again");
+    let mut unpack = Command::new(STRATAFS);
+    unpack.args(["windows-layer", "unpack"]).arg(tar).arg(&again);
+    assert!(unpack.status().unwrap().success());
+    let diff = Command::new("diff").arg("-r").arg(dir.path().join("Above")).arg(&again).output();
+    let diff = diff.unwrap();
+    assert!(diff.status.success(), "{}", String::from_utf8_lossy(&diff.stdout));
+}
