@@ -429,7 +429,7 @@ pub enum MountSource {
     /// A volume of the same store, by name.
     Volume(String),
     /// A file or directory of the host whose engine the store belongs to, by its absolute path
-    /// there. Anybody may have written it: see [`bind`].
+    /// there. Anybody may have written it: see [`bind()`].
     Bind(PathBuf),
     /// What a snapshot keeps of either, by its absolute path on this host. No store tells of it.
     Kept(PathBuf),

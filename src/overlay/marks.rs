@@ -48,7 +48,7 @@ fn are_names(marks: Marks) -> bool {
 
 /// What the name `name` in a layer's directory stands for: itself, the name that it hides, or
 /// nothing that is shown.
-pub(super) fn meant<'a>(marks: Marks, name: &'a OsStr) -> Option<&'a OsStr> {
+pub(super) fn meant(marks: Marks, name: &OsStr) -> Option<&OsStr> {
     let hidden = match name.as_bytes().strip_prefix(WHITEOUT_PREFIX.as_bytes()) {
         Some(hidden) if are_names(marks) => hidden,
         _ => return Some(name),
@@ -91,7 +91,7 @@ fn exists(stat: Result<Stat>) -> Result<bool> {
 /// Those of an overlay that lies in this one are stored with one more `overlay.`.
 pub(super) fn shown(marks: Marks, raw: &OsStr) -> Option<OsString> {
     let is_of_fuse = |own: &&str| raw.as_bytes().starts_with(own.as_bytes());
-    if marks == Marks::Fuse && FUSE_OWN.iter().any(|own| is_of_fuse(&own)) {
+    if marks == Marks::Fuse && FUSE_OWN.iter().any(is_of_fuse) {
         return None;
     }
     let own = namespace(marks).and_then(|namespace| {

@@ -144,13 +144,13 @@ impl FileTable {
         let (root, path) = self.locate(index);
         let path = path.into_os_string().into_vec();
         let moved = self.places.iter().filter(|moved| Arc::ptr_eq(&moved.root, root));
-        let mut shown = moved.filter_map(|moved| match path.strip_prefix(&*moved.from)? {
+        let mut shown = moved.rev().filter_map(|moved| match path.strip_prefix(&*moved.from)? {
             [] => Some(moved.to.to_vec()),
             rest @ [b'/', ..] => Some([&moved.to, rest].concat()),
             rest if moved.from.is_empty() => Some([&moved.to, &b"/"[..], rest].concat()),
             _ => None,
         });
-        shown.next_back().unwrap_or(path)
+        shown.next().unwrap_or(path)
     }
 
     pub(super) fn shrink(&mut self) {

@@ -35,8 +35,6 @@ mod roots;
 mod tests;
 mod usage;
 
-pub(super) use open::overlay_marks;
-
 /// How often a catalog is read again while the engine writes.
 const TRIES: usize = 8;
 

@@ -38,6 +38,9 @@ use crate::store::{
 };
 use crate::time::Timestamp;
 
+/// The root of this host's file system.
+const HERE: &str = "/";
+
 /// An archive of files that may be written to.
 #[derive(Debug, Clone)]
 pub(super) enum Live {
@@ -251,7 +254,7 @@ impl Tree {
             }
             Part::Full => {
                 let stack = Stack::new(container.dirs.clone());
-                let mounts = self.mounted(shelf, &container, &stack)?;
+                let mounts = self.mounted(shelf, &container, &stack);
                 Ok(self.live(export::full(&stack, &mounts, &self.style(shelf, &stack))?, files))
             }
             Part::Diff => Ok(self.live(self.diff(shelf, &container)?, files)),
@@ -307,20 +310,21 @@ impl Tree {
                 Ok(Source { dir: shelf.store.volume(name)?.data, file: None })
             }
             MountSource::Bind(path) => Ok(Source::from(store::bind(self.host(), path)?)),
-            MountSource::Kept(path) => Ok(Source::from(store::bind(Path::new("/"), path)?)),
+            MountSource::Kept(path) => Ok(Source::from(store::bind(Path::new(HERE), path)?)),
         }
     }
 
     fn host(&self) -> &Path {
-        self.options.host.as_deref().unwrap_or(Path::new("/"))
+        self.options.host.as_deref().unwrap_or(Path::new(HERE))
     }
 
     /// What is mounted into a container, at the places where that is in `stack`.
-    fn mounted(&self, shelf: &Shelf, container: &Container, stack: &Stack) -> Result<Vec<Mounted>> {
+    fn mounted(&self, shelf: &Shelf, container: &Container, stack: &Stack) -> Vec<Mounted> {
         let mut mounts = Vec::new();
         for mount in self.mounts(shelf, container) {
-            let at = stack.canonical(mount.destination.as_bytes())?;
-            match self.mount_source(shelf, &mount).and_then(|source| mounted(at, source)) {
+            let source = self.mount_source(shelf, &mount);
+            let at = stack.canonical(mount.destination.as_bytes());
+            match at.and_then(|at| mounted(at, source?)) {
                 Ok(mounted) if mounted.at.is_empty() => {}
                 Ok(mounted) => mounts.push(mounted),
                 Err(err) => {
@@ -330,7 +334,7 @@ impl Tree {
                 }
             }
         }
-        Ok(mounts)
+        mounts
     }
 
     /// An image of the container, before anybody has read its files.

@@ -77,7 +77,8 @@ assert len(found) > 5 and len(found) == len(set(found))
 END
 }
 
-as_it_is() { tar -C "$INSIDE" --format=posix -c work >"$MINE/inside.tar"; }
+# Status 1: the kernel has set a time meanwhile, and the bytes are all there.
+as_it_is() { tar -C "$INSIDE" --format=posix -c work >"$MINE/inside.tar" || [ $? = 1 ]; }
 
 exported() { python3 "$HERE/same_tars.py" "$MINE/inside.tar" "$M/containers/live/export.tar" work; }
 

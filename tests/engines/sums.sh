@@ -124,7 +124,7 @@ check "a Dockerfile alone is a context" bash -c \
     'printf "FROM scratch\nLABEL a=b\n" | "$0" context -f - | docker build -q -t alone -' "$STRATAFS"
 not_copied() {
     cp -a "$M/images/base:1/rootfs/zoo/xattr" "$MINE/copy"
-    same "$(getfattr --absolute-names -m - "$MINE/copy" | grep -c stratafs || true)" 0
+    same "$(getfattr --absolute-names -m - "$MINE/copy" | grep -c user.stratafs || true)" 0
     tar -C "$M/images/base:1" --xattrs --xattrs-include='*' -cf "$MINE/copy.tar" config.json id
     same "$(grep -ac user.stratafs "$MINE/copy.tar" || true)" 0
 }

@@ -362,8 +362,11 @@ fn a_layers_own_directory_has_names_for_what_it_hides() {
     }
 }
 
+/// Mode and contents of a file.
+type Visible = (u32, Option<Vec<u8>>);
+
 /// What a snapshot says but for times and counts, which making a mark changes.
-fn visible(snapshot: &Snapshot) -> Vec<(Vec<u8>, Option<(u32, Option<Vec<u8>>)>)> {
+fn visible(snapshot: &Snapshot) -> BTreeMap<Vec<u8>, Option<Visible>> {
     let shown = |(path, shown): (&Vec<u8>, &Shown)| match shown {
         Shown::File(file) => (path.clone(), Some((file.mode, file.contents.clone()))),
         _ => (path.clone(), None),
@@ -448,7 +451,7 @@ fn names_hide_what_devices_and_xattrs_hide() {
             visible(&snapshot::of_stack(&Stack::new(dirs.collect())))
         };
         prop_assert_eq!(&seen(Marks::Fuse), &expected);
-        if dirs.iter().fold(true, |is_whole, dir| mark_by_names(dir) && is_whole) {
+        if dirs.iter().all(|dir| mark_by_names(dir)) {
             prop_assert_eq!(&seen(Marks::Fuse), &expected);
             prop_assert_eq!(&seen(Marks::Aufs), &expected);
         }

@@ -140,6 +140,7 @@ fn validate_saves(store: &dyn LayerStore, view: &View, at: &str, ids: &[&str]) {
             "docker-25.tar",
             "docker-28.tar",
             "docker-29.tar",
+            "containerd.tar",
             "podman.tar",
             "oci.tar"
         ]

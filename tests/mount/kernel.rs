@@ -188,12 +188,21 @@ fn records(generation: i64, length: u64) -> Vec<u8> {
     format!("{generation:015}\n").repeat(length as usize / 16).into_bytes()
 }
 
+/// Ends a thread that waits for it, even where the test fails.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// The files of an archive that are not what their mtimes say.
 fn torn(archive: &[u8]) -> Vec<String> {
     let mut torn = Vec::new();
     for entry in tar::Archive::new(archive).entries().unwrap() {
         let mut entry = entry.unwrap();
-        let name = entry.path().unwrap().to_str().unwrap().to_owned();
+        let name = entry.path().unwrap().to_string_lossy().into_owned();
         let generation = entry.header().mtime().unwrap().cast_signed() - EPOCH;
         let mut bytes = Vec::new();
         entry.read_to_end(&mut bytes).unwrap();
@@ -219,6 +228,7 @@ fn archives_of_a_container_are_whole_however_fast_its_files_change() {
                 churn.change();
             }
         });
+        let _over = Over(&is_over);
         for _ in 0..reads {
             let mut file = File::open(mounted.at("containers/web/export.tar")).unwrap();
             let size = file.metadata().unwrap().len();
@@ -242,7 +252,6 @@ fn archives_of_a_container_are_whole_however_fast_its_files_change() {
             assert!(is_read_by_tar(&bytes), "GNU tar can't read it");
             thread::sleep(Duration::from_millis(50));
         }
-        is_over.store(true, Ordering::Relaxed);
     });
     assert!(found > 0, "nothing changed while it was read");
     let errors = fs::read_to_string(mounted.at(".stratafs/errors")).unwrap();

@@ -1,6 +1,8 @@
 //! Whether a directory is containerd's, or has Docker's images in one that is.
 
+use std::fs;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -12,9 +14,9 @@ use super::state::Databases;
 use crate::backing::{Access, Fingerprint, Root, Time};
 use crate::bolt::{Database, Reader};
 use crate::error::Error;
-use crate::store::docker;
 use crate::store::driver::OpenLayers;
-use crate::store::{Conventions, OpenError, StoreInfo};
+use crate::store::system::is_in_user_namespace;
+use crate::store::{Conventions, Marks, OpenError, StoreInfo};
 
 /// What makes a directory a data root, for messages.
 const LOOKED_FOR: &str = "io.containerd.metadata.v1.bolt/meta.db";
@@ -110,13 +112,20 @@ fn open(path: &Path, location: Location, namespace: &str) -> Result<Containerd, 
     Ok(Containerd {
         info,
         namespace: namespace.to_owned(),
-        marks: docker::overlay_marks(&location.data),
+        marks: overlay_marks(&location.data),
         seed: seed.finish(),
         location,
         roots: Mutex::new(Arc::new(roots)),
         databases,
         layers: OpenLayers::new(),
     })
+}
+
+/// How overlayfs marks what a layer hides: as root may, or in an engine without root as any user
+/// may. The data root of such a one belongs to its user.
+fn overlay_marks(data: &Path) -> Marks {
+    let is_rootless = fs::metadata(data).is_ok_and(|data| data.uid() != 0);
+    if is_rootless || is_in_user_namespace() { Marks::User } else { Marks::Trusted }
 }
 
 fn locate(data: &Path, docker: Option<PathBuf>) -> Result<Location, OpenError> {

@@ -185,7 +185,8 @@ impl State<'_> {
     fn sealed(&self, snapshot: &Snapshot) -> Result<LayerDir> {
         let home = self.roots.snapshotter(snapshot.snapshotter)?;
         let path = snapshot.snapshotter.files(snapshot.number);
-        Ok(self.dir(snapshot, self.open.open(home, snapshot.snapshotter as usize, &path)?))
+        let root = self.open.open(home, snapshot.snapshotter as usize, &path)?;
+        Ok(self.dir(snapshot, root))
     }
 
     fn dir(&self, snapshot: &Snapshot, root: Arc<Root>) -> LayerDir {

@@ -32,12 +32,12 @@ pub(super) fn read(
         image: record.image,
         image_name: record.image_name,
         created: record.created,
-        pid: known.pid,
         state: match known.state {
             _ if dirs.is_empty() => State::Removing,
             Some(state) => state,
             None => State::Exited,
         },
+        pid: known.pid,
         config: record.json,
         host_config: Vec::new().into(),
         directory: record.layer.to_string(),

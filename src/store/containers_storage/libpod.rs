@@ -35,7 +35,7 @@ pub(super) struct Libpod {
 pub(super) struct Known {
     /// What it is doing; `None` where that is no state that is known.
     pub(super) state: Option<State>,
-    /// Its first process.
+    /// Its first process, as long as it runs.
     pub(super) pid: Option<u32>,
     /// Its pod.
     pub(super) pod: Option<Pod>,
@@ -85,12 +85,12 @@ impl Libpod {
         let pods: BTreeMap<Vec<u8>, String> = all(b"pod").filter_map(pod).collect();
         let known = |(id, bucket): (&[u8], bolt::Bucket<'_>)| {
             let id = ContainerId::from_hex(std::str::from_utf8(id).ok()?).ok()?;
-            let state = bucket.get(b"state").and_then(parse_state);
-            let (state, pid) = state.map_or((None, None), |(state, pid)| (Some(state), pid));
-            let pod = config(&bucket).and_then(|config| {
+            let mut known = Known::default();
+            known.add_state(bucket.get(b"state").unwrap_or_default());
+            known.pod = config(&bucket).and_then(|config| {
                 pod_of(pods.get(config.pod.as_deref()?.as_bytes())?, &config.name)
             });
-            Some((id, Known { state, pid, pod }))
+            Some((id, known))
         };
         Libpod { containers: all(b"ctr").filter_map(known).collect() }
     }
@@ -120,10 +120,7 @@ impl Libpod {
         database.each(configs, config).map_err(corrupt)?;
         let state = |row: &rusqlite::Row<'_>| {
             let id = ContainerId::from_hex(text(row, 0)?).ok()?;
-            let known = libpod.containers.entry(id).or_default();
-            if let Some((state, pid)) = parse_state(text(row, 1)?.as_bytes()) {
-                (known.state, known.pid) = (Some(state), pid);
-            }
+            libpod.containers.entry(id).or_default().add_state(text(row, 1)?.as_bytes());
             Some(())
         };
         database.each("SELECT ID, JSON FROM ContainerState", state).map_err(corrupt)?;
@@ -141,25 +138,32 @@ fn pod_of(pod: &str, container: &str) -> Option<Pod> {
     })
 }
 
-/// The state and the process that a record tells (libpod/define/containerstate.go). The numbers are Podman's own;
-/// what it calls "configured" and "stopped" shows as created and exited there, too.
-fn parse_state(json: &[u8]) -> Option<(State, Option<u32>)> {
-    #[derive(Deserialize)]
-    struct Record {
-        state: u32,
-        #[serde(default)]
-        pid: u32,
+impl Known {
+    /// Adds what a record of the state tells; nothing where it makes no sense.
+    fn add_state(&mut self, json: &[u8]) {
+        #[derive(Deserialize)]
+        struct Record {
+            state: u32,
+            pid: Option<u32>,
+        }
+        let Ok(record) = serde_json::from_slice::<Record>(json) else { return };
+        self.state = state(record.state);
+        let runs = matches!(self.state, Some(State::Running | State::Paused));
+        self.pid = record.pid.filter(|&pid| runs && pid > 0);
     }
-    let record: Record = serde_json::from_slice(json).ok()?;
-    let state = match record.state {
-        1 | 2 => State::Created,
-        3 | 8 => State::Running, // 8: told to stop, and not yet done
-        4 | 6 => State::Exited,
-        5 => State::Paused,
-        7 => State::Removing,
-        _ => return None,
-    };
-    Some((state, Some(record.pid).filter(|&pid| pid > 0)))
+}
+
+/// The state of that number (libpod/define/containerstate.go). What Podman calls "configured" and
+/// "stopped" shows as created and exited there, too.
+fn state(number: u32) -> Option<State> {
+    match number {
+        1 | 2 => Some(State::Created),
+        3 | 8 => Some(State::Running), // 8: told to stop, and not yet done
+        4 | 6 => Some(State::Exited),
+        5 => Some(State::Paused),
+        7 => Some(State::Removing),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -241,10 +245,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_make_a_state(bytes: Vec<u8>, state: u32) {
-            prop_assert_eq!(parse_state(&bytes), None);
-            let parsed = parse_state(format!("{{\"state\":{state}}}").as_bytes());
-            prop_assert_eq!(parsed.is_some(), (1..=8).contains(&state));
+        fn no_bytes_make_a_state(bytes: Vec<u8>, number: u32) {
+            let mut known = Known::default();
+            known.add_state(&bytes);
+            prop_assert_eq!(&known, &Known::default());
+            known.add_state(format!("{{\"state\":{number},\"pid\":7}}").as_bytes());
+            prop_assert_eq!(known.state.is_some(), (1..=8).contains(&number));
+            prop_assert_eq!(known.pid.is_some(), [3, 5, 8].contains(&number));
         }
     }
 }

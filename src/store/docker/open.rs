@@ -13,8 +13,7 @@ use crate::store::system::{System, is_in_user_namespace};
 use crate::store::{Conventions, IdMap, IdPair, Marks, OpenError, Owners, StoreInfo};
 
 /// What makes a directory a data root, for messages.
-const LOOKED_FOR: &str = "image/overlay2/repositories.json or the like, or \
-     containerd/daemon with images";
+const LOOKED_FOR: &str = "image/overlay2/repositories.json or the like";
 
 impl Docker {
     /// Opens the data root at `path`.
@@ -60,6 +59,14 @@ impl Docker {
         Ok(Docker { info, location, driver, owners, roots, layers: OpenLayers::new() })
     }
 
+    /// When the names of images last changed in the data root at `path`; `None` where no driver has
+    /// layers there.
+    pub(in crate::store) fn last_used(path: &Path) -> Option<Time> {
+        let data = Root::open_resolved(path, Access::Live).ok()?;
+        let ((has_layers, changed), _) = newest_driver(&data).ok()??;
+        has_layers.then_some(changed)
+    }
+
     /// Opens the data root that a daemon with `userns-remap` keeps in the directory `path` that it
     /// was told to use; of several the one that was changed last.
     fn open_remapped(path: &Path, data: &Root) -> Result<Docker, OpenError> {
@@ -72,14 +79,6 @@ impl Docker {
             Some(name) => Docker::open(&path.join(name)),
             None => Err(no_driver(data, path)),
         }
-    }
-
-    /// When the names of images last changed in the data root at `path`; `None` where no driver has
-    /// layers there.
-    pub(in crate::store) fn last_used(path: &Path) -> Option<Time> {
-        let data = Root::open_resolved(path, Access::Live).ok()?;
-        let ((has_layers, changed), _) = newest_driver(&data).ok()??;
-        has_layers.then_some(changed)
     }
 }
 
@@ -131,16 +130,6 @@ impl Owning {
         let is_rootless = owner.user != 0;
         let engine = host.filter(|_| is_rootless).and_then(|host| host.rootless(owner));
         Ok(Owning { engine, is_rootless: is_rootless || is_in_user_namespace() })
-    }
-}
-
-/// How overlayfs marks what a layer hides in a data root: as root may, or as any user may.
-pub(in crate::store) fn overlay_marks(location: &Path) -> Marks {
-    let owning =
-        Root::open_resolved(location, Access::Live).and_then(|data| Owning::of(location, &data));
-    match owning {
-        Ok(Owning { is_rootless: true, .. }) => Marks::User,
-        Ok(_) | Err(_) => Marks::Trusted,
     }
 }
 
