@@ -4,7 +4,6 @@ use crate::backing::Time;
 use crate::time::{self, Timestamp};
 
 pub mod commit;
-pub mod config;
 pub mod containerd;
 pub mod content;
 pub mod context;
@@ -20,6 +19,7 @@ mod podman;
 pub mod save;
 pub mod v1;
 
+pub use crate::oci::docker as config;
 pub use documents::Flavour;
 
 /// The mtime of a file that stands for something made at `created`: whole seconds, and 0 for what

@@ -32,9 +32,13 @@ enum Kind {
 }
 
 impl Error {
-    /// A system call on `path` failed.
+    /// A system call on `path` failed; or, where `err` holds one of ours that has passed through an
+    /// interface of std, that one.
     pub fn io(path: impl Into<PathBuf>, err: impl Into<io::Error>) -> Error {
-        Error { path: path.into(), kind: Kind::Io(err.into()) }
+        match err.into().downcast::<Error>() {
+            Ok(own) => own,
+            Err(err) => Error { path: path.into(), kind: Kind::Io(err) },
+        }
     }
 
     /// The data at `path` is damaged, or not what it should be; `why` is a short phrase.

@@ -12,9 +12,11 @@ use std::fmt;
 
 use serde_json::Number;
 
+mod raw;
 mod read;
 pub mod shape;
 
+pub use raw::compact;
 pub use read::parse;
 
 /// A JSON value. Objects keep the order of their keys, and keys given twice.

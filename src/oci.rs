@@ -6,6 +6,9 @@ use crate::json::shape::{Field, STRINGS, Shape};
 use crate::json::{self, Escapes, Json, Malformed};
 use crate::time::Timestamp;
 
+pub mod docker;
+pub mod migrate;
+
 /// An image config, parsed.
 #[derive(Debug, Clone)]
 pub struct ImageConfig {

@@ -22,6 +22,8 @@ mod host;
 mod ids;
 pub mod manifest;
 pub mod names;
+mod parents;
+pub mod portable;
 mod stamp;
 mod system;
 mod volumes;
@@ -89,6 +91,12 @@ pub trait LayerStore: fmt::Debug + Send + Sync {
     fn blob(&self, digest: Digest) -> Result<Option<Blob>> {
         let _ = digest;
         Ok(None)
+    }
+
+    /// Whether another file may come into the place of the one that holds its images: what was read
+    /// of them then counts for one generation only, though they keep their IDs.
+    fn is_replaceable(&self) -> bool {
+        false
     }
 
     /// The volume `name`, one of [`Catalog::volumes`].

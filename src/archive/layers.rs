@@ -29,7 +29,8 @@ const TABLES: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1023);
 pub struct Layers {
     verify: Verify,
     cache: Arc<Cache>,
-    tables: Mutex<LruCache<DiffId, Arc<Table>>>,
+    /// By diff ID, and the version of the blob.
+    tables: Mutex<LruCache<(DiffId, u64), Arc<Table>>>,
 }
 
 /// The files of one layer. Of many readers one reads the tar, and the others wait.
@@ -107,30 +108,29 @@ impl Layers {
         let mut dirs = unpacked.map_or_else(Vec::new, |at| layers[at].dirs.clone());
         dirs.reverse();
         for layer in &layers[unpacked.map_or(0, |at| at + 1)..] {
-            let (tree, root) = self.table(layer)?;
+            let LayerSource::Blob(blob) = &layer.source else { return Err(nowhere(layer)) };
+            let (tree, root) = self.table(blob, layer.diff_id)?;
             // An overlay merges the topmost directories whatever their marks; the tar means it.
             if tree.is_opaque() {
                 dirs.clear();
             }
-            let identity = layer.diff_id.0.prefix();
+            let identity = layer.diff_id.0.prefix() ^ blob.bytes.version();
             dirs.push(LayerDir { root, identity, marks: Marks::Trusted, owners: None });
         }
         dirs.reverse();
         Ok(dirs)
     }
 
-    fn table(&self, layer: &Layer) -> Result<(Arc<PackedTree>, Arc<Root>)> {
-        let table = Arc::clone(lock(&self.tables).get_or_insert(layer.diff_id, Arc::default));
+    fn table(&self, blob: &Blob, diff_id: DiffId) -> Result<(Arc<PackedTree>, Arc<Root>)> {
+        let key = (diff_id, blob.bytes.version());
+        let table = Arc::clone(lock(&self.tables).get_or_insert(key, Arc::default));
         let mut known = lock(&table.0);
         if let Some(found) = &*known {
             return Ok(found.clone());
         }
-        let LayerSource::Blob(blob) = &layer.source else {
-            return Err(nowhere(layer));
-        };
-        let bytes = self.blob(blob, layer.diff_id)?;
-        let tree = Arc::new(tree::read(&bytes, layer.diff_id.0.prefix())?);
-        let root = Root::packed(Arc::clone(&tree), format!("layer {}", layer.diff_id));
+        let bytes = self.blob(blob, diff_id)?;
+        let tree = Arc::new(tree::read(&bytes, diff_id.0.prefix())?);
+        let root = Root::packed(Arc::clone(&tree), format!("layer {diff_id}"));
         let found = (tree, Arc::new(root));
         *known = Some(found.clone());
         drop(known);

@@ -3,11 +3,10 @@
 //! Docker has written these since 1.10 for readers older than that (`image/tarexport/save.go`).
 //! Nothing of it is stored: identities and bytes follow from the config and the layers' chain IDs.
 
-use super::config;
 use crate::digest::{ChainId, Digest};
-use crate::json::shape::{Field, Shape};
 use crate::json::{Escapes, Json, Malformed};
 use crate::oci::ImageConfig;
+use crate::oci::docker::{V1_IMAGE_20, V1_IMAGE_28, V1_IMAGE_29};
 
 /// Whose Go types and Go version the bytes follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,51 +107,6 @@ fn escapes(dialect: Dialect) -> Escapes {
         Dialect::Docker28 | Dialect::Docker29 => Escapes::DOCKER_29,
     }
 }
-
-/// `image.V1Image` of Docker 20.10, without `id` and `parent`.
-const V1_IMAGE_20: Shape = Shape::Struct(&[
-    Field::unless_empty("comment", Shape::String),
-    Field::always("created", Shape::Time),
-    Field::unless_empty("container", Shape::String),
-    Field::always("container_config", config::DOCKER_20),
-    Field::unless_empty("docker_version", Shape::String),
-    Field::unless_empty("author", Shape::String),
-    Field::unless_empty("config", Shape::Pointer(&config::DOCKER_20)),
-    Field::unless_empty("architecture", Shape::String),
-    Field::unless_empty("variant", Shape::String),
-    Field::unless_empty("os", Shape::String),
-    Field::unless_empty("Size", Shape::Int),
-]);
-
-/// `image.V1Image` of Docker 25 to 28: `created` may be null.
-const V1_IMAGE_28: Shape = Shape::Struct(&[
-    Field::unless_empty("comment", Shape::String),
-    Field::always("created", Shape::Pointer(&Shape::Time)),
-    Field::unless_empty("container", Shape::String),
-    Field::always("container_config", config::DOCKER_28),
-    Field::unless_empty("docker_version", Shape::String),
-    Field::unless_empty("author", Shape::String),
-    Field::unless_empty("config", Shape::Pointer(&config::DOCKER_28)),
-    Field::unless_empty("architecture", Shape::String),
-    Field::unless_empty("variant", Shape::String),
-    Field::unless_empty("os", Shape::String),
-    Field::unless_empty("Size", Shape::Int),
-]);
-
-/// `image.V1Image` of Docker 29: another `Config`.
-const V1_IMAGE_29: Shape = Shape::Struct(&[
-    Field::unless_empty("comment", Shape::String),
-    Field::always("created", Shape::Pointer(&Shape::Time)),
-    Field::unless_empty("container", Shape::String),
-    Field::always("container_config", config::DOCKER_29),
-    Field::unless_empty("docker_version", Shape::String),
-    Field::unless_empty("author", Shape::String),
-    Field::unless_empty("config", Shape::Pointer(&config::DOCKER_29)),
-    Field::unless_empty("architecture", Shape::String),
-    Field::unless_empty("variant", Shape::String),
-    Field::unless_empty("os", Shape::String),
-    Field::unless_empty("Size", Shape::Int),
-]);
 
 #[cfg(test)]
 mod tests {

@@ -33,6 +33,12 @@ pub trait Bytes: fmt::Debug + Send + Sync {
     /// Fails when what holds them is gone.
     fn stamp(&self) -> Result<u64>;
 
+    /// Which of the files that may come into each other's place holds them: what was made of one is
+    /// not to be had from another. 0 where none may.
+    fn version(&self) -> u64 {
+        0
+    }
+
     /// Where they are, for messages.
     fn path(&self) -> PathBuf;
 
@@ -124,6 +130,10 @@ impl Bytes for FileRange {
 
     fn stamp(&self) -> Result<u64> {
         Ok(self.open()?.stat().stamp())
+    }
+
+    fn version(&self) -> u64 {
+        self.stamp.unwrap_or(0)
     }
 
     fn path(&self) -> PathBuf {

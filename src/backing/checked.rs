@@ -117,6 +117,10 @@ impl Bytes for Checked {
         self.bytes.stamp()
     }
 
+    fn version(&self) -> u64 {
+        self.bytes.version()
+    }
+
     fn path(&self) -> PathBuf {
         self.bytes.path()
     }

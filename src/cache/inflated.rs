@@ -228,6 +228,10 @@ impl Bytes for Inflated {
         Ok(self.stamp)
     }
 
+    fn version(&self) -> u64 {
+        self.source.version()
+    }
+
     fn path(&self) -> PathBuf {
         self.source.path()
     }

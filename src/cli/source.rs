@@ -1,8 +1,6 @@
 //! Which stores to look at: those that were named, or all of a host.
 
-use std::ffi::OsStr;
 use std::fs;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,9 +9,6 @@ use crate::backing::Host;
 use crate::error::Error;
 use crate::store::windows_layer::WindowsLayer;
 use crate::store::{self, Context, Kind, LayerStore, OpenError, Source, Users, find_host_stores};
-
-/// Kinds of stores that may stand before a colon but that this version does not read.
-const LATER: [&str; 3] = ["oci", "oci-archive", "docker-archive"];
 
 /// The host whose stores are looked at: this one, or one whose disk is mounted here.
 #[derive(Debug)]
@@ -46,8 +41,8 @@ impl Place {
     /// # Errors
     /// Fails when a kind is unknown, a path leads nowhere, or no store is found.
     pub(super) fn sources(&self, names: &[PathBuf]) -> Result<Vec<Source>, Failure> {
-        let named = names.iter().map(|name| parse(name.as_os_str()));
-        let named = named.map(|source| self.resolve(source?)).collect::<Result<Vec<_>, _>>()?;
+        let named = names.iter().map(|name| Source::parse(name.as_os_str()));
+        let named = named.map(|source| self.resolve(source)).collect::<Result<Vec<_>, _>>()?;
         let found = match (names, &self.disk) {
             ([], None) => {
                 let host = Host::open(Path::new("/")).map_err(OpenError::Other)?;
@@ -133,36 +128,10 @@ fn home() -> Option<PathBuf> {
     (!rustix::process::geteuid().is_root()).then(|| home.into())
 }
 
-fn parse(name: &OsStr) -> Result<Source, Failure> {
-    let kind = name.as_bytes().split(|&byte| byte == b':').next().unwrap_or_default();
-    match LATER.iter().find(|later| later.as_bytes() == kind && kind.len() < name.len()) {
-        Some(kind) => {
-            let what = format!(
-                "stores of the kind {kind} can't be read yet, only docker:PATH, podman:PATH and windows-layer:PATH"
-            );
-            Err(OpenError::Other(Error::unsupported(name, what)).into())
-        }
-        None => Ok(Source::parse(name)),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::status::ExitStatus;
     use super::*;
-
-    #[test]
-    fn a_kind_is_told_from_a_path_with_a_colon() {
-        let parse = |name: &str| parse(OsStr::new(name));
-        assert_eq!(parse("docker:/srv/d").unwrap().kind, Some(Kind::Docker));
-        assert_eq!(parse("/srv/a:b").unwrap(), Source { kind: None, path: "/srv/a:b".into() });
-        assert_eq!(parse("podman").unwrap().path, Path::new("podman"));
-        assert_eq!(parse("podman:/srv").unwrap().kind, Some(Kind::Podman));
-        assert_eq!(parse("containerd:/srv").unwrap().kind, Some(Kind::Containerd));
-        let failure = parse("oci-archive:/srv").unwrap_err();
-        assert_eq!(failure.status(), ExitStatus::StoreUnsupported);
-        assert!(failure.to_string().contains("oci-archive"), "{failure}");
-    }
 
     #[test]
     fn a_store_that_nobody_named_is_left_out_where_it_cannot_be_read() {

@@ -23,7 +23,7 @@ use crate::store::{
     Usage, Volume, volumes,
 };
 
-pub(super) mod catalog;
+mod catalog;
 mod container;
 pub(super) mod containers;
 mod hints;

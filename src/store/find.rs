@@ -14,6 +14,7 @@ use super::LayerStore;
 use super::containerd::Containerd;
 use super::containers_storage::ContainersStorage;
 use super::docker::Docker;
+use super::portable::{Documents, Portable};
 use super::windows_layer::WindowsLayer;
 use crate::cache::Cache;
 use crate::error::Error;
@@ -21,13 +22,19 @@ use crate::error::Error;
 /// The namespace that containerd's tools use where none is named.
 const DEFAULT_NAMESPACE: &str = "default";
 
-/// An engine whose directories can be read.
+/// A kind of store that can be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// A Docker data root.
     Docker,
     /// A store of Podman, Buildah or CRI-O.
     Podman,
+    /// The directory of an OCI image layout.
+    Oci,
+    /// A tar of an OCI image layout.
+    OciArchive,
+    /// A tar as `docker save` and `podman save` write it.
+    DockerArchive,
     /// A data root of containerd.
     Containerd,
     /// A layer of Windows, exported or as a tar, and those below it: `LAYER[,PARENT...]`.
@@ -35,11 +42,25 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Every kind.
+    const ALL: [Kind; 7] = [
+        Kind::Docker,
+        Kind::Podman,
+        Kind::Containerd,
+        Kind::Oci,
+        Kind::OciArchive,
+        Kind::DockerArchive,
+        Kind::WindowsLayer,
+    ];
+
     /// What stands before the path of one, in bytes.
     fn prefix(self) -> &'static [u8] {
         match self {
             Kind::Docker => b"docker:",
             Kind::Podman => b"podman:",
+            Kind::Oci => b"oci:",
+            Kind::OciArchive => b"oci-archive:",
+            Kind::DockerArchive => b"docker-archive:",
             Kind::Containerd => b"containerd:",
             Kind::WindowsLayer => b"windows-layer:",
         }
@@ -52,20 +73,20 @@ impl fmt::Display for Kind {
     }
 }
 
-/// A store as it was named: a directory, and of which engine, where that was said.
+/// A store as it was named: a directory or a file, and of which kind, where that was said.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
-    /// The engine; `None` where it is to be found out.
+    /// The kind; `None` where it is to be found out.
     pub kind: Option<Kind>,
-    /// The directory. To open it, it must be absolute and free of symlinks.
+    /// The directory, or the file. To open it, it must be absolute and free of symlinks.
     pub path: PathBuf,
 }
 
 impl Source {
-    /// Parses `docker:PATH`, `podman:PATH`, `containerd:PATH`, `windows-layer:PATH[,PATH...]`, or a plain path.
+    /// Parses `docker:PATH` and the like, or a plain path.
     #[must_use]
     pub fn parse(text: &OsStr) -> Source {
-        for kind in [Kind::Docker, Kind::Podman, Kind::Containerd, Kind::WindowsLayer] {
+        for kind in Kind::ALL {
             if let Some(path) = text.as_bytes().strip_prefix(kind.prefix()) {
                 return Source { kind: Some(kind), path: OsStr::from_bytes(path).into() };
             }
@@ -184,9 +205,15 @@ pub fn open_all(source: &Source, context: &Context) -> Result<Vec<Arc<dyn LayerS
     match source.kind {
         Some(Kind::Containerd) => open_namespaces(&source.path),
         None if Containerd::is_at(&source.path) => open_namespaces(&source.path),
-        Some(Kind::Docker | Kind::Podman | Kind::WindowsLayer) | None => {
-            Ok(vec![open(source, context)?])
-        }
+        Some(
+            Kind::Docker
+            | Kind::Podman
+            | Kind::Oci
+            | Kind::OciArchive
+            | Kind::DockerArchive
+            | Kind::WindowsLayer,
+        )
+        | None => Ok(vec![open(source, context)?]),
     }
 }
 
@@ -195,17 +222,26 @@ pub fn open_all(source: &Source, context: &Context) -> Result<Vec<Arc<dyn LayerS
 /// # Errors
 /// Fails where it is no store, may not be read, or holds what stratafs can't read.
 pub fn open(source: &Source, context: &Context) -> Result<Arc<dyn LayerStore>, OpenError> {
-    let path = &source.path;
+    let (path, cache) = (&source.path, &context.cache);
     match source.kind {
         Some(Kind::Docker) => open_docker(path),
         Some(Kind::Podman) => Ok(Arc::new(ContainersStorage::open(path)?)),
         Some(Kind::Containerd) => open_containerd(path),
-        Some(Kind::WindowsLayer) => Ok(Arc::new(WindowsLayer::open(path, &context.cache)?)),
+        Some(Kind::WindowsLayer) => Ok(Arc::new(WindowsLayer::open(path, cache)?)),
+        Some(Kind::Oci) => Ok(Arc::new(Portable::open_layout(path, cache)?)),
+        Some(Kind::OciArchive) => {
+            Ok(Arc::new(Portable::open_archive(path, Documents::Layout, cache)?))
+        }
+        Some(Kind::DockerArchive) => {
+            Ok(Arc::new(Portable::open_archive(path, Documents::Saved, cache)?))
+        }
+        None if path.is_file() => {
+            Ok(Arc::new(Portable::open_archive(path, Documents::All, cache)?))
+        }
+        None if Portable::is_layout_at(path) => Ok(Arc::new(Portable::open_layout(path, cache)?)),
         None if ContainersStorage::is_at(path) => Ok(Arc::new(ContainersStorage::open(path)?)),
         None if Containerd::is_at(path) => open_containerd(path),
-        None if WindowsLayer::is_at(path) => {
-            Ok(Arc::new(WindowsLayer::open(path, &context.cache)?))
-        }
+        None if WindowsLayer::is_at(path) => Ok(Arc::new(WindowsLayer::open(path, cache)?)),
         None => open_docker(path),
     }
 }
@@ -269,6 +305,9 @@ mod tests {
             ("podman:/srv", Some(Kind::Podman), "/srv"),
             ("containerd:/srv", Some(Kind::Containerd), "/srv"),
             ("windows-layer:/a,/b", Some(Kind::WindowsLayer), "/a,/b"),
+            ("oci:/srv", Some(Kind::Oci), "/srv"),
+            ("oci-archive:a.tar", Some(Kind::OciArchive), "a.tar"),
+            ("docker-archive:a:b.tar", Some(Kind::DockerArchive), "a:b.tar"),
             ("/var/lib/docker", None, "/var/lib/docker"),
             ("./docker:x", None, "./docker:x"),
             ("docker", None, "docker"),

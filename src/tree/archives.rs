@@ -238,12 +238,14 @@ impl Tree {
             }
             Archive::Save { .. } | Archive::Image(_) | Archive::Layer(..) => 0,
         };
-        let key = (shelf.name.clone(), archive.key(), files);
+        // What was made of a file that is replaced is not to be had from the next one.
+        let version = files ^ shelf.seed()?;
+        let key = (shelf.name.clone(), archive.key(), version);
         let made = self.archives.made.get_or_make(key, || self.make(shelf, archive, files))?;
         Ok(match archive {
             // Images share a layer's bytes, but not their time.
-            Archive::Layer(id, ..) => (Made { mtime: shelf.config(*id)?.mtime(), ..made }, files),
-            _ => (made, files),
+            Archive::Layer(id, ..) => (Made { mtime: shelf.config(*id)?.mtime(), ..made }, version),
+            _ => (made, version),
         })
     }
 

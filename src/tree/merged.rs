@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use super::inodes::Identity;
 use super::node::Node;
 use super::{Attr, Child, FRESH, IMMUTABLE, Symlinks, Tree};
-use crate::backing::{Access, BackingFile, FileKind, Seek, Time};
+use crate::backing::{Access, BackingFile, FileKind, Fingerprint, Seek, Time};
 use crate::error::{Error, Result};
 use crate::overlay::{Entry, Place, Stack};
 use crate::store::shown_id;
@@ -63,6 +63,13 @@ impl MergedTree {
     /// Whether a listing still tells the truth.
     pub(super) fn is_current<T>(&self, listed: &Listed<T>) -> bool {
         !self.is_live || listed.listed.elapsed() < FRESH
+    }
+
+    /// Which layers it is merged of.
+    pub(super) fn version(&self) -> u64 {
+        let mut version = Fingerprint::new();
+        self.stack.layers().iter().for_each(|layer| version.add(&layer.identity.to_le_bytes()));
+        version.finish()
     }
 
     /// What an entry is: a directory is its path, as no two names may share one; anything else is

@@ -51,7 +51,8 @@ impl OwnFiles {
 
     /// The top as the entry `name` of `parent`.
     pub(super) fn identity(&self, parent: u64, name: &OsStr) -> Identity {
-        Identity::of_name(parent, name, &self.own.fingerprint().to_le_bytes())
+        let version = self.own.fingerprint() ^ self.files.version();
+        Identity::of_name(parent, name, &version.to_le_bytes())
     }
 }
 

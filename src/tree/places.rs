@@ -292,7 +292,7 @@ impl Tree {
             }
             Item::Archive(shelf, archive) => self.admit_archive(parent, shelf, archive),
             Item::Merged(tree) => {
-                let identity = Identity::of_name(parent, name, b"");
+                let identity = Identity::of_name(parent, name, &tree.version().to_le_bytes());
                 let entry = tree.stack().root()?;
                 let attr = Attr { ttl: FRESH, ..tree.attr(identity, &entry, 0)? };
                 let node = || Node::Merged { tree: Arc::new(tree), entry, depth: 0 };
@@ -320,7 +320,8 @@ impl Tree {
             b"archive",
             shelf.name.as_bytes(),
             archive.key().as_bytes(),
-            &made.stamp.to_le_bytes(),
+            // What is frozen hangs on its bytes, anything else on the file that holds the image.
+            &if made.stamp == 0 { files } else { made.stamp }.to_le_bytes(),
         ]);
         let attr = self.file_attr(identity, made.recipe.len(), made.mtime);
         let frozen = (made.stamp != 0).then_some(Frozen { stamp: made.stamp, files });

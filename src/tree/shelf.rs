@@ -98,19 +98,37 @@ impl Shelf {
         }
         let checked = Instant::now();
         let generation = self.store.generation()?;
-        let names = match last {
-            Some(last) if last.generation == generation => last.names,
-            last => {
-                let catalog = self.store.catalog()?;
-                self.report_damage(last.as_ref(), &catalog.damaged);
-                lock(&self.configs).clear();
-                lock(&self.images).clear();
-                Arc::new(Names::new(catalog, &self.filter))
-            }
-        };
-        let current = Current { names: Arc::clone(&names), generation, checked };
-        *lock(&self.current) = Some(current);
+        if let Some(last) = &last
+            && last.generation == generation
+        {
+            *lock(&self.current) = Some(Current { checked, ..last.clone() });
+            return Ok(Arc::clone(&last.names));
+        }
+        let catalog = self.store.catalog()?;
+        self.report_damage(last.as_ref(), &catalog.damaged);
+        let names = Arc::new(Names::new(catalog, &self.filter));
+        *lock(&self.current) = Some(Current { names: Arc::clone(&names), generation, checked });
+        lock(&self.configs).clear();
+        lock(&self.images).clear();
         Ok(names)
+    }
+
+    /// What the files and archives of an image hang on besides its ID: 0 but for a store that may be
+    /// replaced, whose generation it is.
+    ///
+    /// # Errors
+    /// Fails when the store can't be read.
+    pub(super) fn seed(&self) -> Result<u64> {
+        if !self.store.is_replaceable() {
+            return Ok(0);
+        }
+        self.names()?;
+        Ok(self.generation().map_or(0, |generation| generation.0))
+    }
+
+    /// The generation that was seen last.
+    fn generation(&self) -> Option<Generation> {
+        lock(&self.current).as_ref().map(|current| current.generation)
     }
 
     /// Forgets what is known, so that the next look reads the store again.
@@ -143,8 +161,14 @@ impl Shelf {
             return Ok(Arc::clone(loaded));
         }
         let config = self.config(id)?;
+        let before = self.generation();
         let loaded = Arc::new(Loaded { image: self.store.image(id)?, config });
-        lock(&self.images).put(id, Arc::clone(&loaded));
+        let mut images = lock(&self.images);
+        // What was forgotten meanwhile must not come back.
+        if self.generation() == before {
+            images.put(id, Arc::clone(&loaded));
+        }
+        drop(images);
         Ok(loaded)
     }
 

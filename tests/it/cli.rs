@@ -27,7 +27,7 @@ fn text(bytes: &[u8]) -> &str {
 fn disk(sample: &Sample) -> tempfile::TempDir {
     let disk = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let at = |path: &str| disk.path().join(path);
-    for path in ["etc/docker", "srv", "var/lib/docker/image/aufs/layerdb/sha256"] {
+    for path in ["etc/docker", "srv", "var/lib/docker/image/zfs/layerdb/sha256"] {
         fs::create_dir_all(at(path)).unwrap();
     }
     for part in ["overlay-images", "overlay-layers", "overlay"] {
@@ -70,7 +70,7 @@ fn stores_lists_what_is_where_and_what_cannot_be_read() {
     assert_eq!(stores[1]["kind"], "podman");
     assert_eq!(stores[1]["shown_at"], "podman");
     assert_eq!(path(2), real.join("var/lib/docker"));
-    assert!(stores[2]["error"].as_str().unwrap().contains("aufs"));
+    assert!(stores[2]["error"].as_str().unwrap().contains("zfs"));
 
     let output = run(&["stores", "--image-root", root]);
     let said = text(&output.stdout);

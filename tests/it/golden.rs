@@ -197,7 +197,7 @@ fn container(store: &dyn LayerStore) -> Container {
 }
 
 /// What saves images under these references, in this order.
-fn save_of(store: &dyn LayerStore, images: &[&[&str]], flavour: Flavour) -> Vec<u8> {
+pub(crate) fn save_of(store: &dyn LayerStore, images: &[&[&str]], flavour: Flavour) -> Vec<u8> {
     let catalog = store.catalog().unwrap();
     let image = |id: ImageId| -> (Image, ImageConfig, Vec<Arc<Recipe>>) {
         let image = store.image(id).unwrap();
@@ -334,7 +334,7 @@ fn an_archive_of_docker_1_9_is_the_layer_directories_of_docker_20_and_no_more() 
 }
 
 /// Sets the mtimes of these entries to those in `theirs`: Docker wrote the time of the run.
-fn at_its_time(ours: &[u8], theirs: &[u8], names: &[&str]) -> Vec<u8> {
+pub(crate) fn at_its_time(ours: &[u8], theirs: &[u8], names: &[&str]) -> Vec<u8> {
     let theirs = entries(theirs);
     adjusted(ours, |header| {
         if names.iter().any(|name| header.name == name.as_bytes()) {

@@ -20,6 +20,7 @@ mod layer_tars;
 mod layering;
 mod overlay_model;
 mod podman;
+mod portable;
 mod semantics;
 mod several;
 mod stores;

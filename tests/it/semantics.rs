@@ -29,6 +29,7 @@ use stratafs::sum::{Cancel, content};
 use stratafs::tree::{Attr, Filter, Keeping, Options, ROOT, Reader, Sum, Symlinks, Tree};
 
 use crate::handmade_containerd;
+use crate::stores::archives::{self, Layout, Tar};
 use crate::stores::golden::{self, VFS_20};
 use crate::stores::handmade::{
     CREATED, CREATED_SECS, DataRoot, digest, exited, hex_of, make_opaque, read_record, whiteout,
@@ -1824,4 +1825,114 @@ fn a_number_that_nobody_was_told_is_stale() {
     assert!(tree.lookup(ROOT, "images".as_ref()).is_ok());
     let images = tree.lookup(ROOT, "images".as_ref()).unwrap();
     assert_eq!(errno(tree.read_dir(images.ino)), Some(Errno::NOENT), "the store is gone");
+}
+
+// Layouts and archives.
+
+/// An archive as `docker save` of 20.10 writes it: an image of that name with these layers.
+fn saved_archive(name: &str, layers: &[&[u8]]) -> Vec<u8> {
+    let config = archives::config("amd64", layers);
+    Tar::of(&archives::saved(&config, layers, &json!([name]))).finish()
+}
+
+#[test]
+fn an_archive_is_shown_like_a_store() {
+    let layers = [
+        archives::layer(&[("etc/old", b"old"), ("etc/kept", b"kept")]),
+        archives::layer(&[("etc/.wh.old", b""), ("etc/new", b"new")]),
+    ];
+    let layers = layers.each_ref().map(Vec::as_slice);
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let (archive, layout) = (dir.path().join("saved.tar"), dir.path().join("app"));
+    fs::write(&archive, saved_archive("app:1", &layers)).unwrap();
+    let mut made = Layout::default();
+    let image = made.image(&archives::config("amd64", &layers), &layers);
+    archives::write_files(&layout, &made.finish(&[archives::named(image, "1")]));
+    let saved: Vec<Vec<u8>> = [archive, layout]
+        .iter()
+        .map(|path| {
+            let view = View::of(path);
+            assert_eq!(view.names("images"), ["app", "app:1"]);
+            assert_eq!(view.names("containers"), [""; 0]);
+            assert_eq!(view.names("images/app:1/rootfs/etc"), ["kept", "new"]);
+            assert_eq!(view.text("images/app:1/rootfs/etc/new"), "new");
+            let top = view.names("images/app:1/layers").remove(1);
+            let changes = view.text(&format!("images/app:1/layers/{top}/changes"));
+            assert_eq!(changes, "C /etc\nA /etc/new\nD /etc/old\n");
+            for (index, name) in view.names("images/app:1/layers").iter().enumerate() {
+                let tar = view.read(&format!("images/app:1/layers/{name}/layer.tar"));
+                assert_eq!(tar, layers[index]);
+            }
+            assert_eq!(errno(view.attr("images/app:2")), Some(Errno::NOENT));
+            view.read("images/app:1/save.tar")
+        })
+        .collect();
+    assert_eq!(saved[0], saved[1]);
+}
+
+#[test]
+fn an_archive_that_is_replaced_shows_what_is_in_it_now() {
+    let (one, two) = (archives::layer(&[("file", b"one")]), archives::layer(&[("file", b"two")]));
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let path = dir.path().join("app.tar");
+    let put = |bytes: Vec<u8>| {
+        fs::write(dir.path().join("new"), bytes).unwrap();
+        fs::rename(dir.path().join("new"), &path).unwrap();
+    };
+    put(saved_archive("app:1", &[&one]));
+    let view = View::of(&path);
+    let open: Vec<Attr> = ["images/app:1/rootfs/file", "images/app:1/save.tar"]
+        .map(|path| view.attr(path).unwrap())
+        .into();
+    assert_eq!(view.text("images/app:1/rootfs/file"), "one");
+    let saved = view.read("images/app:1/save.tar");
+
+    put(saved_archive("app:1", &[&two]));
+    for attr in &open {
+        assert_eq!(errno(view.read_node(attr)), Some(Errno::STALE));
+    }
+    wait_until("the new image", || {
+        view.try_read("images/app:1/rootfs/file").is_ok_and(|text| text == b"two")
+    });
+    assert_ne!(view.read("images/app:1/save.tar"), saved);
+
+    // The same image in another file is as good as the first, but what was open stays stale.
+    put([saved_archive("app:1", &[&one]), vec![0; 512]].concat());
+    wait_until("the old image again", || {
+        view.try_read("images/app:1/rootfs/file").is_ok_and(|text| text == b"one")
+    });
+    assert_eq!(view.read("images/app:1/save.tar"), saved);
+    for attr in &open {
+        assert_eq!(errno(view.read_node(attr)), Some(Errno::STALE));
+    }
+}
+
+#[test]
+fn a_layer_that_an_archive_lacks_takes_no_other_along() {
+    let layers = [b"one", b"two"].map(|text| archives::layer(&[("file", text)]));
+    let mut made = Layout::default();
+    let describe = |tar: &Vec<u8>| archives::descriptor(archives::OCI_LAYER, tar);
+    let mut foreign = describe(&layers[0]);
+    foreign["urls"] = json!(["https://example.com/layer"]);
+    let config = archives::config("amd64", &[&layers[0], &layers[1]]);
+    made.put(&layers[1]);
+    let entries = [
+        archives::named(made.image_of(&config, &[foreign, describe(&layers[1])]), "foreign"),
+        archives::named(made.image_of(&config, &[describe(&layers[0]), describe(&layers[1])]), "x"),
+    ];
+    // Two manifests of one config are one image: each gets a layout of its own.
+    for (entry, expected) in entries.iter().zip([Errno::OPNOTSUPP, Errno::IO]) {
+        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let files = Layout { files: made.files.clone() }.finish(std::slice::from_ref(entry));
+        archives::write_files(&dir.path().join("app"), &files);
+        let view = View::of(&dir.path().join("app"));
+        let image = format!("images/{}", view.names("images").pop().unwrap());
+        let names = view.names(&format!("{image}/layers"));
+        let tar =
+            |index: usize| view.try_read(&format!("{image}/layers/{}/layer.tar", names[index]));
+        assert_eq!(errno(tar(0)), Some(expected));
+        assert_eq!(tar(1).unwrap(), layers[1]);
+        assert_eq!(errno(view.attr(&format!("{image}/rootfs"))), Some(expected));
+        assert!(view.read(&format!("{image}/config.json")) == config);
+    }
 }

@@ -326,6 +326,15 @@ fn stores_of_real_engines_hold_what_they_say() {
 }
 
 #[test]
+fn archives_of_real_engines_hold_what_they_say() {
+    let Some(folder) = golden::folder() else { return };
+    for name in ["s1.tar", "s2.tar", "c1s.tar", "v25a.tar", "v28a.tar", "v29a.tar"] {
+        validate(&folder.join(name));
+    }
+    validate(golden::unpack(&folder.join("v29a.tar")).path());
+}
+
+#[test]
 fn the_store_of_the_readme_holds_what_it_says() {
     validate(golden::tried().path());
 }

@@ -9,8 +9,8 @@ use super::state::State;
 use crate::digest::ImageId;
 use crate::error::Result;
 use crate::store::Catalog;
-use crate::store::docker::catalog::cut_parents;
 use crate::store::docker::containers;
+use crate::store::parents::cut_parents;
 use crate::store::volumes;
 
 /// Reads all names.

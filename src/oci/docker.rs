@@ -1,4 +1,5 @@
-//! The `Config` of an image or a container: how it is run, as Docker's Go types have it.
+//! Docker's Go types: the `Config` of an image or a container, which is how it is run, and the V1
+//! image around it.
 
 use crate::json::shape::{Field, SET, STRINGS, Shape};
 
@@ -90,3 +91,48 @@ const HEALTH_29: [Field; 6] = [
     Field::unless_empty("StartInterval", Shape::Int),
     Field::unless_empty("Retries", Shape::Int),
 ];
+
+/// `image.V1Image` of Docker 20.10, without `id` and `parent`.
+pub const V1_IMAGE_20: Shape = Shape::Struct(&[
+    Field::unless_empty("comment", Shape::String),
+    Field::always("created", Shape::Time),
+    Field::unless_empty("container", Shape::String),
+    Field::always("container_config", DOCKER_20),
+    Field::unless_empty("docker_version", Shape::String),
+    Field::unless_empty("author", Shape::String),
+    Field::unless_empty("config", Shape::Pointer(&DOCKER_20)),
+    Field::unless_empty("architecture", Shape::String),
+    Field::unless_empty("variant", Shape::String),
+    Field::unless_empty("os", Shape::String),
+    Field::unless_empty("Size", Shape::Int),
+]);
+
+/// `image.V1Image` of Docker 25 to 28: `created` may be null.
+pub const V1_IMAGE_28: Shape = Shape::Struct(&[
+    Field::unless_empty("comment", Shape::String),
+    Field::always("created", Shape::Pointer(&Shape::Time)),
+    Field::unless_empty("container", Shape::String),
+    Field::always("container_config", DOCKER_28),
+    Field::unless_empty("docker_version", Shape::String),
+    Field::unless_empty("author", Shape::String),
+    Field::unless_empty("config", Shape::Pointer(&DOCKER_28)),
+    Field::unless_empty("architecture", Shape::String),
+    Field::unless_empty("variant", Shape::String),
+    Field::unless_empty("os", Shape::String),
+    Field::unless_empty("Size", Shape::Int),
+]);
+
+/// `image.V1Image` of Docker 29: another `Config`.
+pub const V1_IMAGE_29: Shape = Shape::Struct(&[
+    Field::unless_empty("comment", Shape::String),
+    Field::always("created", Shape::Pointer(&Shape::Time)),
+    Field::unless_empty("container", Shape::String),
+    Field::always("container_config", DOCKER_29),
+    Field::unless_empty("docker_version", Shape::String),
+    Field::unless_empty("author", Shape::String),
+    Field::unless_empty("config", Shape::Pointer(&DOCKER_29)),
+    Field::unless_empty("architecture", Shape::String),
+    Field::unless_empty("variant", Shape::String),
+    Field::unless_empty("os", Shape::String),
+    Field::unless_empty("Size", Shape::Int),
+]);
