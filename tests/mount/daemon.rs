@@ -137,7 +137,7 @@ fn each_refusal_has_its_own_exit_status() {
     let Some(sample) = mountable() else { return };
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
-    for name in ["empty", "other/image/aufs/layerdb/sha256", "full/file"] {
+    for name in ["empty", "other/image/zfs/layerdb/sha256", "full/file"] {
         fs::create_dir_all(at(name)).unwrap();
     }
     fs::write(at("file"), "").unwrap();
@@ -149,7 +149,6 @@ fn each_refusal_has_its_own_exit_status() {
         (20, at("missing"), &empty),
         (21, at("full"), &empty),
         (23, at("other"), &empty),
-        (23, PathBuf::from("containerd:/var/lib/containerd"), &empty),
         (10, store.clone(), &at("missing")),
         (11, store.clone(), &at("file")),
         (12, store.clone(), &at("full")),
