@@ -13,6 +13,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{CWD, FlockOperation, RenameFlags};
 use rustix::io::Errno;
@@ -89,6 +90,8 @@ pub struct Volume {
 pub struct Record {
     /// When it was taken, RFC 3339.
     pub time: String,
+    /// The same to the nanosecond, since 1970: no two of a container share it.
+    pub nanoseconds: u64,
     /// What the container was doing then.
     pub state: String,
     /// Whether its processes stood still meanwhile.
@@ -281,6 +284,7 @@ impl Making {
         }
         let record = Record {
             time: original.time.to_owned(),
+            nanoseconds: nanoseconds(),
             state: original.state.to_owned(),
             is_frozen,
             volumes: original.volumes.iter().map(Volume::record).collect(),
@@ -363,7 +367,7 @@ impl Snapshot {
     /// Fails when it is gone.
     pub fn version(&self) -> Result<u64> {
         let mut version = Fingerprint::new();
-        version.add(self.record.time.as_bytes());
+        version.add(&self.record.nanoseconds.to_le_bytes());
         version.add(&self.root.stat("")?.ino.to_le_bytes());
         Ok(version.finish())
     }
@@ -383,6 +387,12 @@ impl Snapshot {
     pub fn host_config(&self) -> Result<Vec<u8>> {
         self.root.read("host-config", FILE_MAX)
     }
+}
+
+/// The clock, since 1970; 0 where it is before that.
+fn nanoseconds() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Whether a name may be a snapshot's: it is a file name, and neither hidden nor over long.

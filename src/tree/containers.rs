@@ -44,10 +44,12 @@ impl Tree {
             Listed::file("id"),
             Listed::file("inspect.json"),
             Listed::directory("rootfs"),
-            Listed::dear("save.tar"),
             Listed::file("state"),
             Listed::directory("volumes"),
         ];
+        if self.has_layers(shelf, &container) {
+            listed.push(Listed::dear("save.tar"));
+        }
         match &moment.snapshot {
             None if self.has_snapshots() => listed.push(Listed::directory("snapshots")),
             None => {}
@@ -124,6 +126,13 @@ impl Tree {
             "state" => document(format!("{}\n", container.state.name()).into_bytes()),
             _ => None,
         })
+    }
+
+    /// Whether an image of the container would have a layer: no engine saves one without.
+    fn has_layers(&self, shelf: &Shelf, container: &Container) -> bool {
+        let config = container.image.and_then(|image| shelf.config(image).ok());
+        config.is_some_and(|config| !config.parsed.diff_ids.is_empty())
+            || self.container_changes(shelf, container).map_or(true, |all| !all.text().is_empty())
     }
 
     /// To the name in the container's config if it still names the image, else to the image's

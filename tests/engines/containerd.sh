@@ -100,27 +100,35 @@ mounted() { # NAMESPACE SNAPSHOTTER
     return $status
 }
 check "rootfs is what overlayfs mounts" mounted default overlayfs
-check "rootfs is what the native snapshotter copied" mounted native native
+# A copy gives the directories in it times of its own.
+copied() {
+    kernel native native
+    same "$(rsync -aHAXni --omit-dir-times --delete "$MINE/k/" "$N/native/images/app:1/rootfs/")" ""
+    ctr -n native images unmount --snapshotter native --rm "$MINE/k" >/dev/null
+}
+check "rootfs is what the native snapshotter copied" copied
 
 ctr containers create --snapshotter overlayfs $app made >/dev/null
-ctr run -d --null-io --snapshotter overlayfs $app ran /bin/sh -c \
+# runc keeps its names in one place for all, and one of a container that was killed stays.
+RAN=ran$$
+ctr run -d --null-io --snapshotter overlayfs $app $RAN /bin/sh -c \
     'echo new >/new; rm /etc/one; exec sleep 1d' >/dev/null
-within 20 test ! -e "$N/default/containers/ran/rootfs/etc/one"
-within 20 grep -q '^A /new$' "$N/default/containers/ran/changes"
-check "containers are listed" same "$(ls "$N/default/containers" | tr '\n' ' ')" "made ran "
+within 20 test ! -e "$N/default/containers/$RAN/rootfs/etc/one"
+within 20 grep -q '^A /new$' "$N/default/containers/$RAN/changes"
+check "containers are listed" same "$(ls "$N/default/containers" | tr '\n' ' ')" "made $RAN "
 check "one that never ran has no changes" same "$(cat "$N/default/containers/made/changes")" ""
-changes=$(grep -v '/dev\|/proc\|/sys\|/run' "$N/default/containers/ran/changes" || true)
+changes=$(grep -v '/dev\|/proc\|/sys\|/run' "$N/default/containers/$RAN/changes" || true)
 check "one that runs has what it changed" same "$changes" "$(printf 'C /etc\nD /etc/one\nA /new')"
 container_mounted() {
-    eval "$(ctr snapshots --snapshotter overlayfs mounts "$MINE/k" ran | sed 's/mount /mount -r /')"
+    eval "$(ctr snapshots --snapshotter overlayfs mounts "$MINE/k" $RAN | sed 's/mount /mount -r /')"
     local status=0
-    same_files --copy "$MINE/k" "$N/default/containers/ran/rootfs" || status=1
+    same_files --copy "$MINE/k" "$N/default/containers/$RAN/rootfs" || status=1
     umount "$MINE/k"
     return $status
 }
 check "its rootfs is what the kernel merges" container_mounted
 check "its config is the runtime spec" \
-    same "$(jq -r '.process.args[0]' "$N/default/containers/ran/config.json")" /bin/sh
+    same "$(jq -r '.process.args[0]' "$N/default/containers/$RAN/config.json")" /bin/sh
 
 # The engine commits all the time, and every look finds one of its states.
 steadily() {
@@ -143,7 +151,7 @@ check "a new name shows" within 2 test -e "$N/default/images/tag:60"
 check "a removed name goes" within 2 test ! -e "$N/default/images/tag:30"
 check "nothing went wrong meanwhile" same "$(cat "$M/.stratafs/errors")" ""
 
-ctr task kill -s 9 ran >/dev/null 2>&1 || true
+ctr task rm --force $RAN >/dev/null 2>&1 || true
 "$STRATAFS" umount "$M"
 kill $ENGINE
 wait $ENGINE || true

@@ -43,11 +43,14 @@ has_files() {
     same_files --copy "$K" "$M/images/$1/rootfs"
 }
 
-# unpacks IMAGE: umoci makes the same files of the layout.
+# unpacks IMAGE: umoci makes the same files of the layout; but it keeps times before 1970, which are
+# 0 with every engine.
 unpacks() {
-    local name=${1%:*}
-    umoci unpack --image "$MINE/layouts/$name:${1#*:}" "$MINE/bundle-$name" >/dev/null
-    same_files --copy "$MINE/bundle-$name/rootfs" "$M/images/$1/rootfs"
+    local name=${1%:*} bundle
+    bundle=$(mktemp -d "$MINE/bundle.XXXX")
+    umoci unpack --image "$MINE/layouts/$name:${1#*:}" "$bundle" >/dev/null
+    find "$bundle/rootfs" ! -newermt @-1 -exec touch -h -d @0 {} +
+    same_files --copy "$bundle/rootfs" "$M/images/$1/rootfs"
 }
 
 # layers_are_right IMAGE: each layer.tar hashes to its diff ID.
@@ -155,7 +158,7 @@ head -c 1000 <&9 >/dev/null
 cp "$MINE/deep.tar" "$MINE/new.tar"
 mv "$MINE/new.tar" "$MINE/moving.tar"
 check "another archive in its place shows within a second" within 1 test -d "$M/images/deep:24"
-check "and what was there is gone" test ! -e "$M/images/base:1"
+check "and what was there is gone" within 1 test ! -e "$M/images/base:1"
 check "a file of it that is open is stale" fails_with "Stale file handle" \
     dd iflag=direct bs=64K skip=1 count=1 if=/proc/self/fd/9
 exec 9<&-
