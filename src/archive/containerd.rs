@@ -68,7 +68,8 @@ pub(super) fn pack(
 }
 
 /// The file `index.json`: the target of each image, once for each name, or once where it has none.
-fn index(images: &[StoredImage<'_>]) -> Vec<u8> {
+#[must_use]
+pub fn index(images: &[StoredImage<'_>]) -> Vec<u8> {
     let mut descriptors = Vec::new();
     for StoredImage { image, references, content } in images {
         let platform = image.stored.as_ref().and_then(|stored| stored.platform.as_ref());

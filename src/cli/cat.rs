@@ -1,9 +1,11 @@
 //! `stratafs cat`: files of the tree, on standard output.
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
+use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 
 use super::paths::{Failures, PathArgs, ended, output, why};
 use super::pour::{Interrupted, pour};
@@ -18,6 +20,9 @@ pub(super) struct CatArgs {
     /// Files, by their paths in the tree: images/busybox/save.tar
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
+    /// One archive of several images, in this order: each PATH is a name of one, in any spelling
+    #[arg(long)]
+    save: bool,
     #[command(flatten)]
     place: PathArgs,
 }
@@ -27,7 +32,15 @@ pub(super) fn run(args: &CatArgs) -> Result<ExitCode, Failure> {
     let tree = args.place.tree()?;
     let mut failures = Failures::default();
     let mut out = Stream(output()?);
-    for path in &args.paths {
+    let together;
+    let paths = match args.save {
+        true => {
+            together = [saved(&args.paths)];
+            &together[..]
+        }
+        false => &args.paths[..],
+    };
+    for path in paths {
         match file(&tree, path)
             .map_err(Interrupted::Source)
             .and_then(|it| pour(&it, &mut out, &|_| {}))
@@ -38,6 +51,14 @@ pub(super) fn run(args: &CatArgs) -> Result<ExitCode, Failure> {
         }
     }
     Ok(failures.status().into())
+}
+
+/// Where the tree has an archive of these images.
+fn saved(names: &[PathBuf]) -> PathBuf {
+    let names = names
+        .iter()
+        .map(|name| percent_encode(name.as_os_str().as_bytes(), NON_ALPHANUMERIC).to_string());
+    format!("images/.save/{}.tar", names.collect::<Vec<_>>().join("+")).into()
 }
 
 /// The file at `path`, which has bytes.

@@ -34,10 +34,10 @@ const DIGESTS: usize = 1 << 20;
 const LAST_LINE: usize = 64;
 
 /// An image, and the references that it is saved under.
-type Named = (ImageId, Vec<String>);
+pub(super) type Named = (ImageId, Vec<String>);
 
 /// An image and all of its blobs.
-type StoredView = (Arc<Loaded>, Content);
+pub(super) type StoredView = (Arc<Loaded>, Content);
 
 /// What a tar is made of. Equal values give equal bytes, but for what may be written to.
 #[derive(Debug, Clone)]
@@ -47,6 +47,8 @@ pub(super) enum Archive {
     Save { images: Vec<(ImageId, Vec<String>)>, flavour: Flavour, base: Option<ImageId> },
     /// `export.tar` of an image.
     Image(ImageId),
+    /// A stored blob that belongs to an image.
+    Blob(Digest, ImageId),
     /// `layer.tar`: of an image, the layer at that place.
     Layer(ImageId, usize, ChainId),
     /// One of files that may be written to.
@@ -58,6 +60,7 @@ impl Archive {
     pub(super) fn key(&self) -> String {
         match self {
             Archive::Layer(_, _, chain) => format!("layer {chain}"),
+            Archive::Blob(digest, _) => format!("blob {digest}"),
             _ => format!("{self:?}"),
         }
     }
@@ -236,7 +239,7 @@ impl Tree {
             Archive::Save { images, flavour: Flavour::Containerd, base: None } => {
                 self.stored_stamp(shelf, images)?
             }
-            Archive::Save { .. } | Archive::Image(_) | Archive::Layer(..) => 0,
+            Archive::Save { .. } | Archive::Image(_) | Archive::Layer(..) | Archive::Blob(..) => 0,
         };
         // What was made of a file that is replaced is not to be had from the next one.
         let version = files ^ shelf.seed()?;
@@ -244,7 +247,9 @@ impl Tree {
         let made = self.archives.made.get_or_make(key, || self.make(shelf, archive, files))?;
         Ok(match archive {
             // Images share a layer's bytes, but not their time.
-            Archive::Layer(id, ..) => (Made { mtime: shelf.config(*id)?.mtime(), ..made }, version),
+            Archive::Layer(id, ..) | Archive::Blob(_, id) => {
+                (Made { mtime: shelf.config(*id)?.mtime(), ..made }, version)
+            }
             _ => (made, version),
         })
     }
@@ -274,6 +279,13 @@ impl Tree {
                 let export = export::export(&stack, &self.style(shelf, &stack))?;
                 self.note_omitted(&export);
                 Ok(Made::sealed(export.recipe, loaded.config.mtime()))
+            }
+            Archive::Blob(digest, id) => {
+                let blob = shelf.store.blob(*digest)?;
+                let blob = blob.ok_or_else(|| Error::stale(digest.to_string()))?;
+                let recipe = Content::part(&blob, self.options.verify)?;
+                let mtime = shelf.config(*id)?.mtime();
+                Ok(Made { recipe, mtime, stamp: 0, draft: None })
             }
             Archive::Layer(id, index, _) => {
                 let loaded = shelf.image(*id)?;
@@ -329,7 +341,11 @@ impl Tree {
     }
 
     /// Images with all of their blobs; `None` where the store has not all of them.
-    fn stored(&self, shelf: &Shelf, images: &[Named]) -> Result<Option<Vec<StoredView>>> {
+    pub(super) fn stored(
+        &self,
+        shelf: &Shelf,
+        images: &[Named],
+    ) -> Result<Option<Vec<StoredView>>> {
         let mut found = Vec::new();
         for (id, _) in images {
             let loaded = shelf.image(*id)?;
@@ -429,7 +445,7 @@ impl Tree {
                 let name = found.map(|container| container.name.clone()).unwrap_or_default();
                 ("container export", vec![(id.hex(), name)])
             }
-            Archive::Live(_) | Archive::Image(_) | Archive::Layer(..) => return,
+            Archive::Live(_) | Archive::Image(_) | Archive::Layer(..) | Archive::Blob(..) => return,
         };
         for (id, name) in ids {
             let line = serde_json::json!({

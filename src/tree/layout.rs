@@ -1,15 +1,17 @@
 //! `oci/`: an image as a live OCI image layout (image-spec, `image-layout.md`), which tools read in
-//! place. Layers are uncompressed, under their diff IDs.
+//! place: with the blobs of a content-addressed store as they are stored, an index of several platforms
+//! among them; elsewhere with layers uncompressed, under their diff IDs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 
 use super::Tree;
-use super::archives::{Archive, shared_layers};
+use super::archives::{Archive, Named, StoredView, shared_layers};
 use super::node::{ImageView, Place};
 use super::places::{Item, Listed};
+use crate::archive::containerd::{self, StoredImage};
 use crate::archive::{documents, save};
-use crate::digest::ImageId;
+use crate::digest::{Digest, ImageId};
 use crate::error::Result;
 
 /// Where the blobs are in a layout.
@@ -21,15 +23,28 @@ pub(super) struct LayoutView {
     pub(super) view: Arc<ImageView>,
     /// The image whose layers are left out.
     pub(super) base: Option<ImageId>,
-    /// What is no layer, by path, once somebody has asked.
-    documents: OnceLock<Documents>,
+    /// What it holds, once somebody has asked.
+    files: OnceLock<Files>,
 }
 
-type Documents = BTreeMap<String, Vec<u8>>;
+/// What a layout holds.
+#[derive(Debug)]
+struct Files {
+    /// `index.json`.
+    index: Vec<u8>,
+    /// By the hex digits of their digests.
+    blobs: BTreeMap<String, Blob>,
+}
+
+#[derive(Debug)]
+enum Blob {
+    Document(Vec<u8>),
+    Archive(Archive),
+}
 
 impl LayoutView {
     pub(super) fn new(view: Arc<ImageView>, base: Option<ImageId>) -> LayoutView {
-        LayoutView { view, base, documents: OnceLock::new() }
+        LayoutView { view, base, files: OnceLock::new() }
     }
 }
 
@@ -53,15 +68,7 @@ impl Tree {
                 Listed::file("oci-layout"),
             ],
             Level::Blobs => vec![Listed::directory("sha256")],
-            Level::Sha256 => {
-                let documents = self.layout_documents(layout)?;
-                let documents = documents.keys().filter_map(|path| path.strip_prefix(BLOBS));
-                let layers = self.layout_layers(layout)?;
-                let mut blobs: Vec<String> =
-                    documents.map(str::to_owned).chain(layers.into_keys()).collect();
-                blobs.sort_unstable();
-                blobs.into_iter().map(Listed::dear).collect()
-            }
+            Level::Sha256 => self.layout_files(layout)?.blobs.keys().map(Listed::dear).collect(),
         })
     }
 
@@ -74,50 +81,90 @@ impl Tree {
         let shelf = &layout.view.shelf;
         let mtime = shelf.config(layout.view.id)?.mtime();
         let place = |level| Ok(Some(Item::Place(Place::Layout(layout.clone(), level), mtime)));
-        let path = match (level, name) {
-            (Level::Top, "blobs") => return place(Level::Blobs),
-            (Level::Blobs, "sha256") => return place(Level::Sha256),
+        match (level, name) {
+            (Level::Top, "blobs") => place(Level::Blobs),
+            (Level::Blobs, "sha256") => place(Level::Sha256),
             (Level::Top, "oci-layout") => {
-                let bytes = documents::OCI_LAYOUT_COMPACT.to_vec();
-                return Ok(Some(Item::Document(bytes, mtime)));
+                Ok(Some(Item::Document(documents::OCI_LAYOUT_COMPACT.to_vec(), mtime)))
             }
-            (Level::Top, "index.json") => name.to_owned(),
-            (Level::Sha256, _) => format!("{BLOBS}{name}"),
-            (Level::Top | Level::Blobs, _) => return Ok(None),
-        };
-        if let Some(bytes) = self.layout_documents(layout)?.get(&path) {
-            return Ok(Some(Item::Document(bytes.clone(), mtime)));
+            (Level::Top, "index.json") => {
+                Ok(Some(Item::Document(self.layout_files(layout)?.index.clone(), mtime)))
+            }
+            (Level::Sha256, _) => {
+                Ok(self.layout_files(layout)?.blobs.get(name).map(|blob| match blob {
+                    Blob::Document(bytes) => Item::Document(bytes.clone(), mtime),
+                    Blob::Archive(archive) => Item::Archive(shelf.clone(), archive.clone()),
+                }))
+            }
+            (Level::Top | Level::Blobs, _) => Ok(None),
         }
-        let layer = self.layout_layers(layout)?.remove(name);
-        Ok(layer.map(|layer| Item::Archive(shelf.clone(), layer)))
     }
 
-    fn layout_documents<'a>(&self, layout: &'a LayoutView) -> Result<&'a Documents> {
-        if let Some(known) = layout.documents.get() {
+    fn layout_files<'a>(&self, layout: &'a LayoutView) -> Result<&'a Files> {
+        if let Some(known) = layout.files.get() {
             return Ok(known);
         }
-        let view = &layout.view;
-        let documents =
-            self.with_images(&view.shelf, &view.saved()?, None, save::layout_documents)?;
-        Ok(layout.documents.get_or_init(|| documents))
+        let shelf = &layout.view.shelf;
+        let images = layout.view.saved()?;
+        let files = match self.stored(shelf, &images)? {
+            Some(stored) => self.stored_files(layout, &images, &stored)?,
+            None => self.described_files(layout, &images)?,
+        };
+        Ok(layout.files.get_or_init(|| files))
     }
 
-    /// The layers that are there, by the hex digits of their diff IDs.
-    fn layout_layers(&self, layout: &LayoutView) -> Result<BTreeMap<String, Archive>> {
+    /// The blobs as they are stored.
+    fn stored_files(
+        &self,
+        layout: &LayoutView,
+        images: &[Named],
+        stored: &[StoredView],
+    ) -> Result<Files> {
+        let base = layout.base.map(|base| layout.view.shelf.image(base)).transpose()?;
+        let mut blobs = BTreeMap::new();
+        for (loaded, content) in stored {
+            let omitted = base.as_ref().map_or(0, |base| shared_layers(&loaded.image, &base.image));
+            let omitted: BTreeSet<Digest> = content
+                .manifest
+                .layers
+                .iter()
+                .take(omitted)
+                .map(|it| it.descriptor.digest)
+                .collect();
+            for digest in content.blobs.keys().filter(|digest| !omitted.contains(digest)) {
+                let blob = Archive::Blob(*digest, loaded.image.id);
+                blobs.insert(digest.hex(), Blob::Archive(blob));
+            }
+        }
+        let images = stored.iter().zip(images).map(|((loaded, content), (_, references))| {
+            StoredImage { image: &loaded.image, references, content }
+        });
+        Ok(Files { index: containerd::index(&images.collect::<Vec<_>>()), blobs })
+    }
+
+    /// Documents that are made up, and the layers, uncompressed, by their diff IDs.
+    fn described_files(&self, layout: &LayoutView, images: &[Named]) -> Result<Files> {
         let shelf = &layout.view.shelf;
+        let mut documents = self.with_images(shelf, images, None, save::layout_documents)?;
+        let index = documents.remove("index.json").unwrap_or_default();
+        let mut blobs = BTreeMap::new();
+        for (path, bytes) in documents {
+            if let Some(hex) = path.strip_prefix(BLOBS) {
+                blobs.insert(hex.to_owned(), Blob::Document(bytes));
+            }
+        }
         let base = layout.base.map(|base| shelf.image(base)).transpose()?;
-        let mut layers = BTreeMap::new();
-        for (id, _) in layout.view.saved()? {
-            let loaded = shelf.image(id)?;
+        for (id, _) in images {
+            let loaded = shelf.image(*id)?;
             let omitted = base.as_ref().map_or(0, |base| shared_layers(&loaded.image, &base.image));
             let fitted = self.fitted(shelf, &loaded)?;
             let given = fitted.as_ref().map_or(&loaded.image, |(image, _)| image);
             let pairs = loaded.image.layers.iter().zip(&given.layers).enumerate();
             for (index, (layer, given)) in pairs.skip(omitted) {
-                let archive = Archive::Layer(id, index, layer.chain_id);
-                layers.insert(given.diff_id.hex(), archive);
+                let archive = Archive::Layer(*id, index, layer.chain_id);
+                blobs.insert(given.diff_id.hex(), Blob::Archive(archive));
             }
         }
-        Ok(layers)
+        Ok(Files { index, blobs })
     }
 }

@@ -345,3 +345,14 @@ fn a_copy_goes_through_no_symlink() {
         assert!(!at("new").exists());
     }
 }
+
+#[test]
+fn cat_saves_several_images_as_the_tree_does() {
+    let Some(sample) = sample() else { return };
+    let names = ["ghcr.io/org/app:v1", "app:latest"];
+    let output = on(sample.path(), "cat", &["--save", names[0], names[1]]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let path = "images/.save/ghcr.io%2Forg%2Fapp:v1+app:latest.tar";
+    assert!(output.stdout == View::of(sample.path()).read(path));
+    assert_eq!(on(sample.path(), "cat", &["--save", "nosuch"]).status.code(), Some(1));
+}

@@ -79,6 +79,35 @@ fn ctr_s_own_archives_come_out_byte_for_byte() {
     }
 }
 
+#[test]
+fn a_layout_has_the_blobs_as_they_are_stored_and_every_platform() {
+    let Some(docker) = golden::store(golden::DOCKER_CONTAINERD) else { return };
+    let view = View::of(docker.path());
+    let mut seen = 0;
+    for image in view.names("images").iter().filter(|name| name.contains(':')) {
+        let Ok(save) = view.try_read(&format!("images/{image}/save.tar")) else { continue };
+        let saved = members(&save);
+        let files =
+            saved.iter().filter(|(name, _)| !name.ends_with('/') && *name != "manifest.json");
+        let mut blobs = 0;
+        for (name, bytes) in files {
+            let ours = view.read(&format!("images/{image}/oci/{name}"));
+            assert!(ours == *bytes, "{image}: {name}");
+            blobs += usize::from(name.starts_with("blobs/"));
+        }
+        assert_eq!(view.names(&format!("images/{image}/oci/blobs/sha256")).len(), blobs, "{image}");
+        seen += 1;
+    }
+    assert!(seen > 8, "{seen}");
+    let ino = |path: &str| view.attr(path).unwrap().ino;
+    let [first, ..] = &view.names("images/app:1.0/oci/blobs/sha256")[..] else { panic!() };
+    let found =
+        ["app:1.0", "app:2.0"].map(|image| format!("images/{image}/oci/blobs/sha256/{first}"));
+    if view.attr(&found[1]).is_ok() {
+        assert_eq!(ino(&found[0]), ino(&found[1]), "one file under every name");
+    }
+}
+
 /// The entries of a tar by name, `manifest.json` as a set.
 fn members(tar: &[u8]) -> BTreeMap<String, Vec<u8>> {
     let mut members = BTreeMap::new();
