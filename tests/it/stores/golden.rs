@@ -60,7 +60,8 @@ pub(crate) fn folder() -> Option<&'static Path> {
             eprintln!("skipped: only root can unpack the stores in {}", folder.display());
             return None;
         }
-        Some(folder)
+        // A store is opened through no symlink.
+        Some(fs::canonicalize(folder).unwrap())
     });
     FOLDER.as_deref()
 }
