@@ -281,11 +281,14 @@ fn numbers_stay_over_remounts() {
         }
         numbers
     };
+    // What was only just written may still change without a sign of it, and is told apart once more.
+    thread::sleep(FRESH);
     let before = numbers(&mounted);
     drop(mounted);
     let after = numbers(&Mounted::new(sample.path()));
     assert!(before.len() > 200);
-    assert_eq!(before, after);
+    let moved: Vec<_> = before.iter().filter(|(path, ino)| after.get(*path) != Some(ino)).collect();
+    assert!(moved.is_empty() && before.len() == after.len(), "{moved:?}");
 }
 
 #[test]
