@@ -241,7 +241,7 @@ impl PackedTree {
         let time = Time { secs: inode.secs, nanos: inode.nanos };
         Ok(Stat {
             kind,
-            mode: type_bits(kind) | u32::from(inode.permissions),
+            mode: kind.type_bits() | u32::from(inode.permissions),
             uid: inode.uid,
             gid: inode.gid,
             nlink: inode.nlink.into(),
@@ -308,18 +308,6 @@ impl PackedTree {
             }
         }
         (seek == Seek::Hole).then_some(at)
-    }
-}
-
-fn type_bits(kind: FileKind) -> u32 {
-    match kind {
-        FileKind::Regular => libc::S_IFREG,
-        FileKind::Directory => libc::S_IFDIR,
-        FileKind::Symlink => libc::S_IFLNK,
-        FileKind::CharDevice => libc::S_IFCHR,
-        FileKind::BlockDevice => libc::S_IFBLK,
-        FileKind::Fifo => libc::S_IFIFO,
-        FileKind::Socket => libc::S_IFSOCK,
     }
 }
 

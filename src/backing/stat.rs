@@ -48,6 +48,20 @@ impl FileKind {
             _ => return None,
         })
     }
+
+    /// Its type bits in `st_mode`, as [`FileKind::from_mode`] reads them.
+    #[must_use]
+    pub fn type_bits(self) -> u32 {
+        match self {
+            FileKind::Regular => libc::S_IFREG,
+            FileKind::Directory => libc::S_IFDIR,
+            FileKind::Symlink => libc::S_IFLNK,
+            FileKind::CharDevice => libc::S_IFCHR,
+            FileKind::BlockDevice => libc::S_IFBLK,
+            FileKind::Fifo => libc::S_IFIFO,
+            FileKind::Socket => libc::S_IFSOCK,
+        }
+    }
 }
 
 /// Attributes of a file, as `lstat` gives them.

@@ -139,7 +139,7 @@ impl Note {
         let stat = Stat { uid, gid, mode: kind_bits | self.permissions, ..stat };
         match self.node {
             Some((kind, rdev)) if stat.kind == FileKind::Regular => {
-                Stat { kind, mode: kind_bits_of(kind) | self.permissions, rdev, size: 0, ..stat }
+                Stat { kind, mode: kind.type_bits() | self.permissions, rdev, size: 0, ..stat }
             }
             _ => stat,
         }
@@ -157,19 +157,6 @@ fn node(text: &str) -> Option<(FileKind, (u32, u32))> {
         _ => return None,
     };
     Some((kind, (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?)))
-}
-
-/// The type bits of a node's `st_mode`.
-fn kind_bits_of(kind: FileKind) -> u32 {
-    match kind {
-        FileKind::Regular => libc::S_IFREG,
-        FileKind::Directory => libc::S_IFDIR,
-        FileKind::Symlink => libc::S_IFLNK,
-        FileKind::CharDevice => libc::S_IFCHR,
-        FileKind::BlockDevice => libc::S_IFBLK,
-        FileKind::Fifo => libc::S_IFIFO,
-        FileKind::Socket => libc::S_IFSOCK,
-    }
 }
 
 #[cfg(test)]
