@@ -4,6 +4,7 @@
 //! Source: Go's archive/tar (writer.go, common.go, strconv.go); POSIX.1-2001 pax.
 
 pub mod header;
+pub mod name;
 pub mod pax;
 pub mod read;
 pub mod split;

@@ -10,6 +10,7 @@ use super::{Cancel, update};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::recipe::Recipe;
+use crate::tar::name::rooted;
 
 /// Most entries of one archive: what each costs in memory is bounded, so is all of it.
 const ENTRIES_MAX: usize = 1 << 23;
@@ -132,17 +133,8 @@ fn sorted(sums: &[(Digest, Digest)]) -> Vec<Digest> {
 /// A name as the reference keeps it: no leading `/` or `./`, no trailing slash, `..` resolved; `.`
 /// for the root.
 pub(super) fn clean_name(name: &[u8]) -> Vec<u8> {
-    let mut parts: Vec<&[u8]> = Vec::new();
-    for part in name.split(|&byte| byte == b'/') {
-        match part {
-            b"" | b"." => {}
-            b".." => {
-                parts.pop();
-            }
-            part => parts.push(part),
-        }
-    }
-    if parts.is_empty() { b".".to_vec() } else { parts.join(&b'/') }
+    let path = rooted(name);
+    if path.is_empty() { b".".to_vec() } else { path }
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use crate::backing::{Bytes, Extent};
 use crate::error::{Error, Result};
 use crate::tar::header::Type;
+use crate::tar::name::rooted;
 use crate::tar::read::{Entries, Entry};
 
 /// How many members are kept, and how many bytes of their names and maps.
@@ -75,12 +76,12 @@ impl Members {
     }
 
     fn add(&mut self, entry: Entry) {
-        let name = clean(&entry.name);
+        let name = rooted(&entry.name);
         let member = match entry.kind {
             Some(Type::Regular) => {
                 Some(Member::File(File { size: entry.size, extents: entry.extents.into() }))
             }
-            Some(Type::HardLink) => self.by_name.get(&clean(&entry.link)[..]).cloned(),
+            Some(Type::HardLink) => self.by_name.get(&rooted(&entry.link)[..]).cloned(),
             Some(Type::Symlink) => Some(Member::Symlink(entry.link.into())),
             // What is there by that name stays below it.
             Some(Type::Directory) | None => return,
@@ -94,7 +95,7 @@ impl Members {
 
     /// Where a member is, for messages.
     pub(super) fn path(&self, name: &[u8]) -> PathBuf {
-        self.archive.path().join(OsStr::from_bytes(&clean(name)))
+        self.archive.path().join(OsStr::from_bytes(&rooted(name)))
     }
 
     /// The file `name`; `None` where there is none, or links lead nowhere.
@@ -151,18 +152,6 @@ impl Members {
 /// The parts of a path that say something.
 fn parts(path: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
     path.split(|&byte| byte == b'/').filter(|part| !matches!(*part, b"" | b"."))
-}
-
-/// A path from the top of the archive: no leading `/` or `./`, and `..` goes up at most to the top.
-fn clean(path: &[u8]) -> Vec<u8> {
-    let mut clean: Vec<&[u8]> = Vec::new();
-    for part in parts(path) {
-        match part {
-            b".." => drop(clean.pop()),
-            part => clean.push(part),
-        }
-    }
-    clean.join(&b'/')
 }
 
 /// The bytes of a member.
