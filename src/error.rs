@@ -162,3 +162,28 @@ impl std::error::Error for Error {
         }
     }
 }
+
+/// Bytes that are not of the format that they should be; a short phrase says why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Malformed(Cow<'static, str>);
+
+impl Malformed {
+    /// A short phrase, lower case.
+    pub fn new(why: impl Into<Cow<'static, str>>) -> Malformed {
+        Malformed(why.into())
+    }
+}
+
+impl fmt::Display for Malformed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Malformed {}
+
+impl From<Malformed> for Cow<'static, str> {
+    fn from(err: Malformed) -> Cow<'static, str> {
+        err.0
+    }
+}

@@ -7,10 +7,9 @@
 //! 3. Broken UTF-8 and half surrogates become U+FFFD instead of an error: [`parse`].
 //! 4. Keys match without regard to case, null means nothing, absent is zero: [`shape::Shape`].
 
-use std::borrow::Cow;
-use std::fmt;
-
 use serde_json::Number;
+
+use crate::error::Malformed;
 
 mod raw;
 mod read;
@@ -34,31 +33,6 @@ pub enum Json {
     Array(Vec<Json>),
     /// An object.
     Object(Vec<(String, Json)>),
-}
-
-/// The document is not JSON, or not JSON of the form that was asked for; a short phrase says why.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Malformed(Cow<'static, str>);
-
-impl Malformed {
-    /// A short phrase, lower case.
-    pub fn new(why: impl Into<Cow<'static, str>>) -> Malformed {
-        Malformed(why.into())
-    }
-}
-
-impl fmt::Display for Malformed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Malformed {}
-
-impl From<Malformed> for Cow<'static, str> {
-    fn from(err: Malformed) -> Cow<'static, str> {
-        err.0
-    }
 }
 
 /// A string, as the value that it is.

@@ -2,8 +2,9 @@
 //! moby's `image/spec`).
 
 use crate::digest::DiffId;
+use crate::error::Malformed;
 use crate::json::shape::{Field, STRINGS, Shape};
-use crate::json::{self, Escapes, Json, Malformed};
+use crate::json::{self, Escapes, Json};
 use crate::time::Timestamp;
 
 pub mod docker;

@@ -9,10 +9,8 @@
 //! Everything here is foreign data: each length is checked before it is believed, and no more of a
 //! file than its small streams is ever held in memory.
 
-use std::borrow::Cow;
-use std::fmt;
-
 use crate::backing::Time;
+use crate::error::Malformed;
 
 pub mod ea;
 pub mod reader;
@@ -42,31 +40,6 @@ const UNITS: i64 = 10_000_000;
 
 /// Longest name of a file, in UTF-16 units (NTFS).
 const NAME_MAX: usize = 255;
-
-/// The data is not of its format; a short phrase says why.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Malformed(Cow<'static, str>);
-
-impl Malformed {
-    /// A short phrase, lower case.
-    pub fn new(why: impl Into<Cow<'static, str>>) -> Malformed {
-        Malformed(why.into())
-    }
-}
-
-impl fmt::Display for Malformed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Malformed {}
-
-impl From<Malformed> for Cow<'static, str> {
-    fn from(err: Malformed) -> Cow<'static, str> {
-        err.0
-    }
-}
 
 /// A point in time as Windows has it: units of 100 ns since 1601 (`FILETIME`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]

@@ -2,7 +2,7 @@
 //! prints them with `TZ=UTC`.
 
 use crate::digest::ImageId;
-use crate::json::Malformed;
+use crate::error::Malformed;
 use crate::oci::{History, ImageConfig};
 use crate::time::Timestamp;
 

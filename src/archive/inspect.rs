@@ -3,8 +3,9 @@
 use super::config;
 use crate::backing::Time;
 use crate::digest::ImageId;
+use crate::error::Malformed;
 use crate::json::shape::{Field, STRINGS, Shape};
-use crate::json::{self, Escapes, Json, Malformed};
+use crate::json::{self, Escapes, Json};
 use crate::oci::ImageConfig;
 use crate::reference::Reference;
 use crate::store::{self, GraphDriver, State};

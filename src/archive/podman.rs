@@ -11,8 +11,9 @@ use super::pack::{Body, Packer, file};
 use super::save::SavedImage;
 use super::v1::LegacyLayer;
 use crate::digest::{ChainId, DiffId, Digest};
+use crate::error::Malformed;
 use crate::error::Result;
-use crate::json::{Malformed, compact};
+use crate::json::compact;
 use crate::recipe::Recipe;
 use crate::tar::header::{Header, Type};
 

@@ -4,7 +4,8 @@
 //! Nothing of it is stored: identities and bytes follow from the config and the layers' chain IDs.
 
 use crate::digest::{ChainId, Digest};
-use crate::json::{Escapes, Json, Malformed};
+use crate::error::Malformed;
+use crate::json::{Escapes, Json};
 use crate::oci::ImageConfig;
 use crate::oci::docker::{V1_IMAGE_20, V1_IMAGE_28, V1_IMAGE_29};
 

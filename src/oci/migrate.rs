@@ -10,7 +10,8 @@ use serde_json::value::RawValue;
 
 use super::docker::V1_IMAGE_20;
 use crate::digest::DiffId;
-use crate::json::{self, Escapes, Json, Malformed, compact};
+use crate::error::Malformed;
+use crate::json::{self, Escapes, Json, compact};
 
 /// What is said elsewhere in a config, or no more.
 const DROPPED: [&str; 6] = ["id", "parent", "Size", "parent_id", "layer_id", "throwaway"];

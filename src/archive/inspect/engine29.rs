@@ -4,8 +4,9 @@ use super::{
     Container, Image, comment, entries, familiar, graph_driver, mounts, page, root_fs, state, time,
 };
 use crate::archive::config::{DOCKER_29, HEALTH};
+use crate::error::Malformed;
 use crate::json::shape::{Field, SET, STRINGS, Shape};
-use crate::json::{self, Json, Malformed};
+use crate::json::{self, Json};
 use crate::reference::Reference;
 use crate::store::{Descriptor, Stored};
 

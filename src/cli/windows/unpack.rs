@@ -11,6 +11,7 @@ use std::path::Path;
 
 use super::place::{Place, set_time, set_xattr};
 use crate::backing::{Bytes, FileKind};
+use crate::error::Malformed;
 use crate::error::{Error, Result};
 use crate::tar::header::Type;
 use crate::tar::read::{Entries, Entry};
@@ -19,8 +20,7 @@ use crate::windows::records::XATTR_CREATION;
 use crate::windows::records::{self, Metadata, XATTR_ACCESS, XATTR_ATTRIBUTES, XATTR_CHANGE};
 use crate::windows::stream::{Header, Kind};
 use crate::windows::{
-    ARCHIVE, DIRECTORY, DIRECTORY_SUFFIX, FileTime, Malformed, REPARSE_POINT, check_name,
-    tombstones,
+    ARCHIVE, DIRECTORY, DIRECTORY_SUFFIX, FileTime, REPARSE_POINT, check_name, tombstones,
 };
 
 /// Before a name that the layer deletes (OCI image-spec, layer.md, "Whiteouts").

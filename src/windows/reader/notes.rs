@@ -6,11 +6,12 @@ use std::path::Path;
 
 use super::as_path;
 use crate::backing::Root;
+use crate::error::Malformed;
 use crate::error::{Error, Result};
 use crate::time::parse_pax;
 use crate::windows::records::{XATTR_ACCESS, XATTR_ATTRIBUTES, XATTR_CHANGE, XATTR_CREATION};
 use crate::windows::stream::{Header, Kind};
-use crate::windows::{BasicInfo, FileTime, Malformed};
+use crate::windows::{BasicInfo, FileTime};
 
 /// Xattr of a plain file on disk: its streams but for the contents.
 pub const XATTR_STREAMS: &str = "user.win.streams";
