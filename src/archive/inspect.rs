@@ -93,12 +93,22 @@ pub fn image(image: &Image<'_>) -> Result<Vec<u8>, Malformed> {
 /// Fails where the files are no JSON, or have a field of another type.
 pub fn container(container: &Container<'_>) -> Result<Vec<u8>, Malformed> {
     let stored = CONTAINER.read(Some(&json::parse(container.config)?))?;
+    Ok(page(Json::Object(described(container, &stored, network_settings)?)))
+}
+
+/// What every version shows of a container: `stored` is what counts of its record, `network` shows
+/// that of its settings.
+fn described(
+    container: &Container<'_>,
+    stored: &Json,
+    network: impl Fn(&Json) -> Json,
+) -> Result<Vec<(String, Json)>, Malformed> {
     let host_config = match container.host_config {
         [] => Json::Null,
         bytes => json::parse(bytes)?,
     };
     let field = |name: &str| stored.field(name).cloned().unwrap_or(Json::Null);
-    Ok(page(Json::object([
+    Ok(entries([
         ("Id", field("ID")),
         ("Created", field("Created")),
         ("Path", field("Path")),
@@ -121,8 +131,8 @@ pub fn container(container: &Container<'_>) -> Result<Vec<u8>, Malformed> {
         ("GraphDriver", graph_driver(&container.graph_driver)),
         ("Mounts", mounts(&field("MountPoints"), container.volumes)),
         ("Config", field("Config")),
-        ("NetworkSettings", network_settings(&field("NetworkSettings"))),
-    ])))
+        ("NetworkSettings", network(&field("NetworkSettings"))),
+    ]))
 }
 
 /// A container of a store that keeps no record of its own for one, as far as it knows: the names
@@ -304,29 +314,37 @@ const IMAGE: Shape = Shape::Struct(&[
     ),
 ]);
 
-/// What of `config.v2.json` is shown.
-const CONTAINER: Shape = Shape::Struct(&[
-    Field::always("State", STATE),
-    Field::always("ID", Shape::String),
-    Field::always("Created", Shape::Time),
-    Field::always("Path", Shape::String),
-    Field::always("Args", STRINGS),
-    Field::always("Config", Shape::Pointer(&config::DOCKER_20)),
-    Field::always("Image", Shape::String),
-    Field::always("NetworkSettings", NETWORK_SETTINGS),
-    Field::always("LogPath", Shape::String),
-    Field::always("Name", Shape::String),
-    Field::always("Driver", Shape::String),
-    Field::always("OS", Shape::String),
-    Field::always("MountLabel", Shape::String),
-    Field::always("ProcessLabel", Shape::String),
-    Field::always("RestartCount", Shape::Int),
-    Field::always("MountPoints", Shape::Map(&MOUNT_POINT)),
-    Field::always("AppArmorProfile", Shape::String),
-    Field::always("HostnamePath", Shape::String),
-    Field::always("HostsPath", Shape::String),
-    Field::always("ResolvConfPath", Shape::String),
-]);
+const CONTAINER: Shape = Shape::Struct(&CONTAINER_FIELDS);
+
+const CONTAINER_FIELDS: [Field; 22] = container_fields(&config::DOCKER_20, NETWORK_SETTINGS);
+
+/// What of `config.v2.json` is shown, with this `Config` and these settings of networks.
+const fn container_fields(config: &'static Shape, network: Shape) -> [Field; 22] {
+    [
+        Field::always("State", STATE),
+        Field::always("ID", Shape::String),
+        Field::always("Created", Shape::Time),
+        Field::always("Path", Shape::String),
+        Field::always("Args", STRINGS),
+        Field::always("Config", Shape::Pointer(config)),
+        Field::always("Image", Shape::String),
+        Field::always("ImageManifest", Shape::Any),
+        Field::always("ImagePlatform", Shape::Any),
+        Field::always("NetworkSettings", network),
+        Field::always("LogPath", Shape::String),
+        Field::always("Name", Shape::String),
+        Field::always("Driver", Shape::String),
+        Field::always("OS", Shape::String),
+        Field::always("MountLabel", Shape::String),
+        Field::always("ProcessLabel", Shape::String),
+        Field::always("RestartCount", Shape::Int),
+        Field::always("MountPoints", Shape::Map(&MOUNT_POINT)),
+        Field::always("AppArmorProfile", Shape::String),
+        Field::always("HostnamePath", Shape::String),
+        Field::always("HostsPath", Shape::String),
+        Field::always("ResolvConfPath", Shape::String),
+    ]
+}
 
 const STATE: Shape = Shape::Struct(&[
     Field::always("Running", Shape::Bool),

@@ -93,46 +93,33 @@ const HEALTH_29: [Field; 6] = [
 ];
 
 /// `image.V1Image` of Docker 20.10, without `id` and `parent`.
-pub const V1_IMAGE_20: Shape = Shape::Struct(&[
-    Field::unless_empty("comment", Shape::String),
-    Field::always("created", Shape::Time),
-    Field::unless_empty("container", Shape::String),
-    Field::always("container_config", DOCKER_20),
-    Field::unless_empty("docker_version", Shape::String),
-    Field::unless_empty("author", Shape::String),
-    Field::unless_empty("config", Shape::Pointer(&DOCKER_20)),
-    Field::unless_empty("architecture", Shape::String),
-    Field::unless_empty("variant", Shape::String),
-    Field::unless_empty("os", Shape::String),
-    Field::unless_empty("Size", Shape::Int),
-]);
+pub const V1_IMAGE_20: Shape = Shape::Struct(&V1_FIELDS_20);
 
 /// `image.V1Image` of Docker 25 to 28: `created` may be null.
-pub const V1_IMAGE_28: Shape = Shape::Struct(&[
-    Field::unless_empty("comment", Shape::String),
-    Field::always("created", Shape::Pointer(&Shape::Time)),
-    Field::unless_empty("container", Shape::String),
-    Field::always("container_config", DOCKER_28),
-    Field::unless_empty("docker_version", Shape::String),
-    Field::unless_empty("author", Shape::String),
-    Field::unless_empty("config", Shape::Pointer(&DOCKER_28)),
-    Field::unless_empty("architecture", Shape::String),
-    Field::unless_empty("variant", Shape::String),
-    Field::unless_empty("os", Shape::String),
-    Field::unless_empty("Size", Shape::Int),
-]);
+pub const V1_IMAGE_28: Shape = Shape::Struct(&V1_FIELDS_28);
 
 /// `image.V1Image` of Docker 29: another `Config`.
-pub const V1_IMAGE_29: Shape = Shape::Struct(&[
-    Field::unless_empty("comment", Shape::String),
-    Field::always("created", Shape::Pointer(&Shape::Time)),
-    Field::unless_empty("container", Shape::String),
-    Field::always("container_config", DOCKER_29),
-    Field::unless_empty("docker_version", Shape::String),
-    Field::unless_empty("author", Shape::String),
-    Field::unless_empty("config", Shape::Pointer(&DOCKER_29)),
-    Field::unless_empty("architecture", Shape::String),
-    Field::unless_empty("variant", Shape::String),
-    Field::unless_empty("os", Shape::String),
-    Field::unless_empty("Size", Shape::Int),
-]);
+pub const V1_IMAGE_29: Shape = Shape::Struct(&V1_FIELDS_29);
+
+const V1_FIELDS_20: [Field; 11] = v1_image(Shape::Time, &DOCKER_20);
+
+const V1_FIELDS_28: [Field; 11] = v1_image(Shape::Pointer(&Shape::Time), &DOCKER_28);
+
+const V1_FIELDS_29: [Field; 11] = v1_image(Shape::Pointer(&Shape::Time), &DOCKER_29);
+
+/// The fields of a `V1Image` with this `created` and this `Config`.
+const fn v1_image(created: Shape, config: &'static Shape) -> [Field; 11] {
+    [
+        Field::unless_empty("comment", Shape::String),
+        Field::always("created", created),
+        Field::unless_empty("container", Shape::String),
+        Field::always("container_config", *config),
+        Field::unless_empty("docker_version", Shape::String),
+        Field::unless_empty("author", Shape::String),
+        Field::unless_empty("config", Shape::Pointer(config)),
+        Field::unless_empty("architecture", Shape::String),
+        Field::unless_empty("variant", Shape::String),
+        Field::unless_empty("os", Shape::String),
+        Field::unless_empty("Size", Shape::Int),
+    ]
+}

@@ -1,7 +1,8 @@
 //! The same as Docker 29 shows it on containerd's image store.
 
 use super::{
-    Container, Image, comment, entries, familiar, graph_driver, mounts, page, root_fs, state, time,
+    Container, Image, comment, container_fields, described, entries, familiar, graph_driver, page,
+    root_fs, time,
 };
 use crate::archive::config::{DOCKER_29, HEALTH};
 use crate::error::Malformed;
@@ -91,36 +92,8 @@ fn sorted(object: Json) -> Json {
 /// Fails where the files are no JSON, or have a field of another type.
 pub fn container(container: &Container<'_>) -> Result<Vec<u8>, Malformed> {
     let stored = CONTAINER.read(Some(&json::parse(container.config)?))?;
-    let host_config = match container.host_config {
-        [] => Json::Null,
-        bytes => json::parse(bytes)?,
-    };
     let field = |name: &str| stored.field(name).cloned().unwrap_or(Json::Null);
-    let mut fields = entries([
-        ("Id", field("ID")),
-        ("Created", field("Created")),
-        ("Path", field("Path")),
-        ("Args", field("Args")),
-        ("State", state(container.state, &field("State"))),
-        ("Image", field("Image")),
-        ("ResolvConfPath", field("ResolvConfPath")),
-        ("HostnamePath", field("HostnamePath")),
-        ("HostsPath", field("HostsPath")),
-        ("LogPath", field("LogPath")),
-        ("Name", field("Name")),
-        ("RestartCount", field("RestartCount")),
-        ("Driver", field("Driver")),
-        ("Platform", field("OS")),
-        ("MountLabel", field("MountLabel")),
-        ("ProcessLabel", field("ProcessLabel")),
-        ("AppArmorProfile", field("AppArmorProfile")),
-        ("ExecIDs", Json::Null),
-        ("HostConfig", host_config),
-        ("GraphDriver", graph_driver(&container.graph_driver)),
-        ("Mounts", mounts(&field("MountPoints"), container.volumes)),
-        ("Config", field("Config")),
-        ("NetworkSettings", network_settings(&field("NetworkSettings"))),
-    ]);
+    let mut fields = described(container, &stored, network_settings)?;
     if let Json::Object(mut manifest) = field("ImageManifest") {
         let platform = field("ImagePlatform");
         if platform != Json::Null && manifest.iter().all(|(name, _)| name != "platform") {
@@ -177,31 +150,9 @@ const IMAGE_CONFIG: Shape = Shape::Struct(&[
     Field::unless_empty("Shell", Shape::Words),
 ]);
 
-/// What of `config.v2.json` is shown.
-const CONTAINER: Shape = Shape::Struct(&[
-    Field::always("State", super::STATE),
-    Field::always("ID", Shape::String),
-    Field::always("Created", Shape::Time),
-    Field::always("Path", Shape::String),
-    Field::always("Args", STRINGS),
-    Field::always("Config", Shape::Pointer(&DOCKER_29)),
-    Field::always("Image", Shape::String),
-    Field::always("ImageManifest", Shape::Any),
-    Field::always("ImagePlatform", Shape::Any),
-    Field::always("NetworkSettings", NETWORK_SETTINGS),
-    Field::always("LogPath", Shape::String),
-    Field::always("Name", Shape::String),
-    Field::always("Driver", Shape::String),
-    Field::always("OS", Shape::String),
-    Field::always("MountLabel", Shape::String),
-    Field::always("ProcessLabel", Shape::String),
-    Field::always("RestartCount", Shape::Int),
-    Field::always("MountPoints", Shape::Map(&super::MOUNT_POINT)),
-    Field::always("AppArmorProfile", Shape::String),
-    Field::always("HostnamePath", Shape::String),
-    Field::always("HostsPath", Shape::String),
-    Field::always("ResolvConfPath", Shape::String),
-]);
+const CONTAINER: Shape = Shape::Struct(&CONTAINER_FIELDS);
+
+const CONTAINER_FIELDS: [Field; 22] = container_fields(&DOCKER_29, NETWORK_SETTINGS);
 
 const NETWORK_SETTINGS: Shape = Shape::Struct(&[
     Field::always("SandboxID", Shape::String),
