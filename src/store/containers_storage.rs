@@ -39,7 +39,7 @@ mod mounts;
 mod open;
 mod records;
 mod roots;
-mod settings;
+pub(super) mod settings;
 mod sqlite;
 #[cfg(test)]
 mod tests;

@@ -8,15 +8,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 
 use super::containerd::Containerd;
-use super::containers_storage::ContainersStorage;
+use super::containers_storage::{ContainersStorage, settings};
+use super::system::{User, accounts, inside, text};
 use super::{Kind, Source};
 use crate::backing::{Access, Host, Root};
-
-/// Largest settings file that is read, in bytes.
-const SETTINGS_MAX: u64 = 1 << 20;
 
 /// Most users whose homes are looked into.
 const USERS_MAX: usize = 10_000;
@@ -28,15 +25,6 @@ const DOCKER_SETTINGS: &str = "etc/docker/daemon.json";
 /// Docker of an ordinary user, and its settings, from the home directory.
 const DOCKER_HOME: &str = ".local/share/docker";
 const DOCKER_HOME_SETTINGS: &str = ".config/docker/daemon.json";
-
-/// Root's Podman, and its settings, the later ones outranked (containers-storage.conf(5)).
-const PODMAN: &str = "var/lib/containers/storage";
-const PODMAN_SETTINGS: [&str; 2] =
-    ["etc/containers/storage.conf", "usr/share/containers/storage.conf"];
-
-/// The same of an ordinary user, from the home directory.
-const PODMAN_HOME: &str = ".local/share/containers/storage";
-const PODMAN_HOME_SETTINGS: &str = ".config/containers/storage.conf";
 
 /// Where containerd keeps its data root, its settings, and where Kubernetes brings its own.
 const CONTAINERD: &str = "var/lib/containerd";
@@ -68,16 +56,12 @@ pub fn find_host_stores(host: &Host, users: Users<'_>) -> Vec<Source> {
     let mut found = Found { host, is_thorough: matches!(users, Users::All), sources: Vec::new() };
     let docker = DOCKER.map(PathBuf::from);
     found.docker(docker_root(host, Path::new(DOCKER_SETTINGS)), &docker);
-    let settings = PODMAN_SETTINGS.iter().find_map(|path| podman_settings(host, path.as_ref()));
-    let settings = settings.unwrap_or_default();
-    found.podman(settings.graphroot.map(PathBuf::from), Path::new(PODMAN));
+    found.podman(&settings::of_root(host));
     found.containerd();
-    for user in accounts(host, users) {
+    for user in owners(host, users) {
         let named = docker_root(host, &user.home.join(DOCKER_HOME_SETTINGS));
         found.docker(named, &[user.home.join(DOCKER_HOME)]);
-        let own = podman_settings(host, &user.home.join(PODMAN_HOME_SETTINGS)).unwrap_or_default();
-        let named = own.graphroot.or(own.rootless).or_else(|| settings.rootless.clone());
-        found.podman(named.map(|path| user.expand(&path)), &user.home.join(PODMAN_HOME));
+        found.podman(&settings::of_user(host, &user));
     }
     found.sources
 }
@@ -105,7 +89,7 @@ impl Found<'_> {
         let real = self.host.resolve(path).ok().filter(|path| is_dir(path));
         let Some(real) = real else {
             if is_named {
-                self.add(Kind::Docker, self.outside(path));
+                self.add(Kind::Docker, inside(self.host, path));
             }
             return;
         };
@@ -124,11 +108,9 @@ impl Found<'_> {
     }
 
     /// A store of containers/storage. A directory that was never used is not taken for one.
-    fn podman(&mut self, named: Option<PathBuf>, usual: &Path) {
-        let is_named = named.is_some();
-        for path in
-            named.as_deref().into_iter().chain((self.is_thorough || !is_named).then_some(usual))
-        {
+    fn podman(&mut self, place: &settings::Place) {
+        let usual = (self.is_thorough || place.named.is_none()).then_some(&place.usual);
+        for path in place.named.iter().chain(usual) {
             if let Ok(real) = self.host.resolve(path)
                 && ContainersStorage::is_at(&real)
             {
@@ -163,13 +145,6 @@ impl Found<'_> {
             self.sources.push(source);
         }
     }
-
-    /// What a path of the host would be here, where there is nothing to resolve.
-    fn outside(&self, path: &Path) -> PathBuf {
-        let parts =
-            path.components().filter(|part| matches!(part, std::path::Component::Normal(_)));
-        self.host.path().join(parts.collect::<PathBuf>())
-    }
 }
 
 fn is_dir(path: &Path) -> bool {
@@ -191,8 +166,7 @@ fn docker_root(host: &Host, settings: &Path) -> Option<PathBuf> {
         data_root: Option<PathBuf>,
         graph: Option<PathBuf>,
     }
-    let json = host.read(settings, SETTINGS_MAX).ok()?;
-    let settings: Settings = serde_json::from_slice(&json).ok()?;
+    let settings: Settings = serde_json::from_str(&text(host, settings)?).ok()?;
     settings.data_root.or(settings.graph) // `graph`: its name before 17.05
 }
 
@@ -202,89 +176,31 @@ fn containerd_root(host: &Host) -> Option<PathBuf> {
     struct Settings {
         root: Option<PathBuf>,
     }
-    read_toml::<Settings>(host, Path::new(CONTAINERD_SETTINGS))?.root
+    toml::from_str::<Settings>(&text(host, CONTAINERD_SETTINGS)?).ok()?.root
 }
 
-#[derive(Debug, Default)]
-struct PodmanSettings {
-    graphroot: Option<String>,
-    /// That of ordinary users, with variables in it.
-    rootless: Option<String>,
-}
-
-fn podman_settings(host: &Host, path: &Path) -> Option<PodmanSettings> {
-    #[derive(Deserialize)]
-    struct Settings {
-        storage: Option<Storage>,
-    }
-    #[derive(Deserialize)]
-    struct Storage {
-        graphroot: Option<String>,
-        rootless_storage_path: Option<String>,
-    }
-    let storage = read_toml::<Settings>(host, path)?.storage?;
-    let said = |text: Option<String>| text.filter(|text| !text.is_empty());
-    Some(PodmanSettings {
-        graphroot: said(storage.graphroot),
-        rootless: said(storage.rootless_storage_path),
-    })
-}
-
-fn read_toml<T: DeserializeOwned>(host: &Host, path: &Path) -> Option<T> {
-    let bytes = host.read(path, SETTINGS_MAX).ok()?;
-    toml::from_str(std::str::from_utf8(&bytes).ok()?).ok()
-}
-
-/// A user of the host.
-#[derive(Debug, PartialEq, Eq)]
-struct User {
-    name: String,
-    uid: u32,
-    home: PathBuf,
-}
-
-impl User {
-    /// A path of `storage.conf`, with what stands for the user in it.
-    fn expand(&self, path: &str) -> PathBuf {
-        let home = self.home.to_string_lossy();
-        let path = path.replace("$HOME", &home).replace("${HOME}", &home);
-        let path = path.replace("$USER", &self.name).replace("$UID", &self.uid.to_string());
-        PathBuf::from(path)
-    }
-}
-
-fn accounts(host: &Host, users: Users<'_>) -> Vec<User> {
-    let known = || {
-        let table = host.read(Path::new("etc/passwd"), SETTINGS_MAX).unwrap_or_default();
-        parse_accounts(&table)
-    };
+/// The users whose stores are looked for, one for each home directory.
+fn owners(host: &Host, users: Users<'_>) -> Vec<User> {
+    let mut owners: Vec<User> = Vec::new();
     match users {
-        Users::Nobody => Vec::new(),
-        Users::All => known(),
+        Users::Nobody => {}
+        Users::All => {
+            for user in accounts(host) {
+                let is_new = user.home.is_absolute() && user.home != Path::new("/");
+                let is_known = owners.iter().any(|owner| owner.home == user.home);
+                if is_new && !is_known && owners.len() < USERS_MAX {
+                    owners.push(user);
+                }
+            }
+        }
         Users::Home(home) => {
             let uid = rustix::process::geteuid().as_raw();
-            let name = known().into_iter().find(|user| user.uid == uid).map(|user| user.name);
-            vec![User { name: name.unwrap_or_default(), uid, home: home.to_owned() }]
+            let name =
+                accounts(host).into_iter().find(|user| user.uid == uid).map(|user| user.name);
+            owners.push(User { name: name.unwrap_or_default(), uid, home: home.to_owned() });
         }
     }
-}
-
-/// The users of a passwd(5) table, one for each home directory.
-fn parse_accounts(table: &[u8]) -> Vec<User> {
-    let mut users: Vec<User> = Vec::new();
-    for line in table.split(|&byte| byte == b'\n') {
-        let fields: Vec<&[u8]> = line.split(|&byte| byte == b':').collect();
-        let [name, _, uid, _, _, home, ..] = fields[..] else { continue };
-        let Some(uid) = std::str::from_utf8(uid).ok().and_then(|uid| uid.parse().ok()) else {
-            continue;
-        };
-        let home = PathBuf::from(OsStr::from_bytes(home));
-        let is_new = home.is_absolute() && home != Path::new("/");
-        if is_new && users.iter().all(|user| user.home != home) && users.len() < USERS_MAX {
-            users.push(User { name: String::from_utf8_lossy(name).into_owned(), uid, home });
-        }
-    }
-    users
+    owners
 }
 
 #[cfg(test)]

@@ -4,10 +4,12 @@
 //! It is the nearest directory above the store that has an `etc` of its own: `/`, or where somebody
 //! mounted another system's disk.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
-use crate::backing::{Access, Root};
+use crate::backing::Host;
 use crate::store::{IdMap, IdPair, IdRange};
 
 /// Largest file of settings that is read, in bytes.
@@ -24,60 +26,57 @@ const KEEPERS: [&str; 3] = [
     "run/user/UID/dockerd-rootless/child_pid",
 ];
 
+/// The table of users (passwd(5)).
+const ACCOUNTS: &str = "etc/passwd";
+
 /// How many IDs a user has where nobody noted how many (login.defs(5), `SUB_UID_COUNT`).
 const USUAL_COUNT: u32 = 65536;
 
 /// A system.
 #[derive(Debug)]
 pub(super) struct System {
-    root: Root,
+    host: Host,
 }
 
 impl System {
     /// The one that the store at `location`, an absolute path, belongs to.
     pub(super) fn around(location: &Path) -> Option<System> {
-        let has_users = |root: &Root| {
-            ["etc/passwd", SUBORDINATE.user, "etc/containers"]
+        let has_users = |host: &Host| {
+            [ACCOUNTS, SUBORDINATE.user, "etc/containers"]
                 .iter()
-                .any(|path| root.stat(path).is_ok())
+                .any(|path| host.resolve(path.as_ref()).is_ok())
         };
         let above = location.ancestors().skip(1);
-        let mut roots = above.filter_map(|path| Root::open(path, Access::Live).ok());
-        Some(System { root: roots.find(has_users)? })
+        let mut hosts = above.filter_map(|path| Host::open(path).ok());
+        Some(System { host: hosts.find(has_users)? })
+    }
+
+    /// Its file system.
+    pub(super) fn host(&self) -> &Host {
+        &self.host
     }
 
     /// Where its file system begins.
     pub(super) fn path(&self) -> &Path {
-        self.root.path()
+        self.host.path()
     }
 
-    /// A path of this system as one of ours. `..` leads nowhere above.
-    pub(super) fn inside(&self, path: &Path) -> PathBuf {
-        let parts = path.components().filter(|part| matches!(part, Component::Normal(_)));
-        self.path().join(parts.collect::<PathBuf>())
-    }
-
-    /// A small text file of it; `None` where it can't be read.
-    pub(super) fn text(&self, path: impl AsRef<Path>) -> Option<String> {
-        String::from_utf8(self.root.read(path, SETTINGS_MAX).ok()?).ok()
-    }
-
-    /// The line of `/etc/passwd` for the user `uid`.
+    /// The user `uid`.
     pub(super) fn user(&self, uid: u32) -> Option<User> {
-        self.text("etc/passwd")?.lines().find_map(|line| User::parse(line, uid))
+        accounts(&self.host).into_iter().find(|user| user.uid == uid)
     }
 
     /// The user namespace of an engine that `owner` runs without root: they are its root, and the
     /// IDs they may give away follow.
     pub(super) fn rootless(&self, owner: IdPair<u32>) -> Option<IdPair<IdMap>> {
-        let kept = (self.path() == Path::new("/")).then(|| kept_namespace(&self.root, owner.user));
+        let kept = (self.path() == Path::new("/")).then(|| kept_namespace(&self.host, owner.user));
         if let Some(kept) = kept.flatten() {
             return Some(kept);
         }
         let user = self.user(owner.user);
         let map = |path: &str, id: u32| {
             let mut ranges = vec![IdRange { inside: 0, outside: id, count: 1 }];
-            let text = self.text(path).unwrap_or_default();
+            let text = text(&self.host, path).unwrap_or_default();
             let name = user.as_ref().map(|user| user.name.as_str());
             append(&mut ranges, subordinate(&text, name, owner.user));
             IdMap::new(ranges)
@@ -93,7 +92,7 @@ impl System {
     /// `createIDMap`).
     pub(super) fn remapped(&self, root: IdPair<u32>) -> Option<IdPair<IdMap>> {
         let map = |path: &str, first: u32| {
-            let text = self.text(path).unwrap_or_default();
+            let text = text(&self.host, path).unwrap_or_default();
             let mut ranges = Vec::new();
             let owner = lines(&text).find(|line| line.first == first).map(|line| line.owner);
             let mut given: Vec<Given<'_>> =
@@ -114,6 +113,17 @@ impl System {
     }
 }
 
+/// A path of a host as one of ours, where there is nothing to resolve. `..` leads nowhere above.
+pub(super) fn inside(host: &Host, path: &Path) -> PathBuf {
+    let parts = path.components().filter(|part| matches!(part, Component::Normal(_)));
+    host.path().join(parts.collect::<PathBuf>())
+}
+
+/// A small text file of a host; `None` where it can't be read.
+pub(super) fn text(host: &Host, path: impl AsRef<Path>) -> Option<String> {
+    String::from_utf8(host.read(path.as_ref(), SETTINGS_MAX).ok()?).ok()
+}
+
 /// True where this process runs in a user namespace that is not the first: then the owners that it
 /// sees are those inside already, and overlayfs's marks are those of any user.
 pub(super) fn is_in_user_namespace() -> bool {
@@ -122,10 +132,10 @@ pub(super) fn is_in_user_namespace() -> bool {
 }
 
 /// The maps of the process that keeps the namespace of `uid`'s engine, where it runs.
-fn kept_namespace(root: &Root, uid: u32) -> Option<IdPair<IdMap>> {
+fn kept_namespace(host: &Host, uid: u32) -> Option<IdPair<IdMap>> {
     KEEPERS.iter().find_map(|path| {
         let path = path.replace("UID", &uid.to_string());
-        let text = String::from_utf8(root.read(path, 64).ok()?).ok()?;
+        let text = String::from_utf8(host.read(path.as_ref(), 64).ok()?).ok()?;
         let pid: u32 = text.trim().parse().ok()?;
         let map = |name: &str| {
             let text = fs::read_to_string(format!("/proc/{pid}/{name}")).ok()?;
@@ -145,23 +155,43 @@ fn kernel_range(line: &str) -> Option<IdRange> {
 }
 
 /// What is used of a line of `/etc/passwd`.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct User {
     /// The login name.
     pub(super) name: String,
+    /// The number.
+    pub(super) uid: u32,
     /// The home directory, as this system names it.
     pub(super) home: PathBuf,
 }
 
 impl User {
-    /// `name:password:UID:GID:comment:home:shell`, where it is that of `uid`.
-    fn parse(line: &str, uid: u32) -> Option<User> {
-        let mut fields = line.split(':');
-        let name = fields.next()?.to_owned();
-        let found: u32 = fields.nth(1)?.parse().ok()?;
-        let home = fields.nth(2)?.into();
-        (found == uid).then_some(User { name, home })
+    /// A path of a user's settings, with what stands for the user in it.
+    pub(super) fn expand(&self, path: &str) -> String {
+        let home = self.home.to_string_lossy();
+        let path = path.replace("$HOME", &home).replace("${HOME}", &home);
+        path.replace("$USER", &self.name).replace("$UID", &self.uid.to_string())
     }
+}
+
+/// The users whom a host knows.
+pub(super) fn accounts(host: &Host) -> Vec<User> {
+    let table = host.read(ACCOUNTS.as_ref(), SETTINGS_MAX).unwrap_or_default();
+    parse_accounts(&table)
+}
+
+/// The lines `name:password:UID:GID:comment:home:shell`; what is none is passed over.
+fn parse_accounts(table: &[u8]) -> Vec<User> {
+    let user = |line: &[u8]| {
+        let fields: Vec<&[u8]> = line.split(|&byte| byte == b':').collect();
+        let [name, _, uid, _, _, home, ..] = fields[..] else { return None };
+        Some(User {
+            name: String::from_utf8_lossy(name).into_owned(),
+            uid: std::str::from_utf8(uid).ok()?.parse().ok()?,
+            home: OsStr::from_bytes(home).into(),
+        })
+    };
+    table.split(|&byte| byte == b'\n').filter_map(user).collect()
 }
 
 /// A line of `/etc/subuid`: `owner:first:count`.
@@ -231,7 +261,7 @@ mod tests {
         fn no_text_makes_a_parser_panic(text: String, line in "[a-z]{0,3}:[0-9]{1,11}:[0-9]{1,11}") {
             let mut ranges = Vec::new();
             append(&mut ranges, lines(&format!("{text}\n{line}\n{line}")));
-            let _ = (User::parse(&text, 0), kernel_range(&text), kernel_range(&line));
+            let _ = (parse_accounts(text.as_bytes()), kernel_range(&text), kernel_range(&line));
         }
     }
 
@@ -282,7 +312,7 @@ mod tests {
     fn paths_stay_inside_the_system() {
         let (dir, host) = system(&[("passwd", "")]);
         for path in ["/srv/x", "srv/x", "/../srv/./x"] {
-            assert_eq!(host.inside(Path::new(path)), dir.path().join("srv/x"));
+            assert_eq!(inside(host.host(), Path::new(path)), dir.path().join("srv/x"));
         }
     }
 }

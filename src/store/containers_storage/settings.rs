@@ -1,12 +1,11 @@
 //! Where Podman's stores lie: `storage.conf` (containers-storage.conf(5)), of a system or of a user.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::store::system::System;
+use crate::backing::Host;
+use crate::store::system::{System, User, inside, text};
 
 /// A system's settings, from the root of its file system: those of its administrator, else those
 /// that came with the engine.
@@ -23,11 +22,13 @@ const USER_STORE: &str = ".local/share/containers/storage";
 /// Most stores that images may lie in additionally.
 const ADDITIONAL_MAX: usize = 64;
 
-/// A store, and what its engine was told of it.
+/// A store, and what its engine was told of it: paths of its host.
 #[derive(Debug, PartialEq, Eq)]
-struct Place {
-    /// Its directory.
-    store: PathBuf,
+pub(in crate::store) struct Place {
+    /// Its directory, where settings name one.
+    pub(in crate::store) named: Option<PathBuf>,
+    /// Where it is otherwise.
+    pub(in crate::store) usual: PathBuf,
     /// Stores that hold more images, which its engine only reads.
     additional: Vec<PathBuf>,
 }
@@ -63,63 +64,56 @@ struct DriverOptions {
     imagestore: Option<String>,
 }
 
-/// Root's store on a system.
-fn of_root(host: &System) -> Place {
-    let storage = system(host);
-    let store = storage.graphroot.as_deref().filter(|path| !path.is_empty());
-    let store =
-        store.map_or_else(|| host.path().join(ROOT_STORE), |path| host.inside(path.as_ref()));
-    Place { store, additional: additional(host, &storage, |path| path.to_owned()) }
+/// Root's store on a host.
+pub(in crate::store) fn of_root(host: &Host) -> Place {
+    let storage = of_system(host);
+    Place {
+        named: said(storage.graphroot.as_ref()).map(PathBuf::from),
+        usual: ROOT_STORE.into(),
+        additional: additional(&storage, |path| path.to_owned()),
+    }
 }
 
-/// That of an ordinary user with this home directory.
-fn of_user(host: &System, home: &Path) -> Place {
-    let own = fs::read_to_string(home.join(OF_USER)).ok().and_then(|text| parse(&text));
-    // A system's `graphroot` is root's own.
+/// That of an ordinary user. Their own settings count alone, where there are any: a system's
+/// `graphroot` is root's own, and its `rootless_storage_path` is for those who have none.
+pub(in crate::store) fn of_user(host: &Host, user: &User) -> Place {
+    let own = text(host, user.home.join(OF_USER)).and_then(|text| parse(&text));
     let (storage, graphroot) = match own {
         Some(own) => {
             let graphroot = own.graphroot.clone();
             (own, graphroot)
         }
-        None => (system(host), None),
+        None => (of_system(host), None),
     };
-    let uid = fs::metadata(home).map(|home| home.uid()).unwrap_or_default();
-    let name = host.user(uid).map(|user| user.name).unwrap_or_default();
-    let inside = home.strip_prefix(host.path()).unwrap_or(home);
-    let expanded = |text: &str| {
-        text.replace("$HOME", &format!("/{}", inside.display()))
-            .replace("$UID", &uid.to_string())
-            .replace("$USER", &name)
-    };
-    let named = storage.rootless_storage_path.as_ref().or(graphroot.as_ref());
-    let store =
-        named.filter(|path| !path.is_empty()).map(|path| host.inside(expanded(path).as_ref()));
+    let named = said(graphroot.as_ref()).or(said(storage.rootless_storage_path.as_ref()));
     Place {
-        store: store.unwrap_or_else(|| home.join(USER_STORE)),
-        additional: additional(host, &storage, expanded),
+        named: named.map(|path| user.expand(path).into()),
+        usual: user.home.join(USER_STORE),
+        additional: additional(&storage, |path| user.expand(path)),
     }
 }
 
 /// The stores that a store at `location`, which belongs to `uid`, reads as well: those that the
 /// engine which has it as its own was told of.
-pub(super) fn additional_stores(host: &System, location: &Path, uid: u32) -> Vec<PathBuf> {
+pub(super) fn additional_stores(system: &System, location: &Path, uid: u32) -> Vec<PathBuf> {
+    let host = system.host();
     let place = match uid {
         0 => of_root(host),
-        uid => match host.user(uid) {
-            Some(user) => of_user(host, &host.inside(&user.home)),
+        uid => match system.user(uid) {
+            Some(user) => of_user(host, &user),
             None => return Vec::new(),
         },
     };
-    let real = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let mut found = place.additional;
-    match real(&place.store) == real(location) {
-        true => found.retain(|path| real(path) != real(location)),
-        false => found.clear(),
+    let ours = |path: &Path| host.resolve(path).unwrap_or_else(|_| inside(host, path));
+    let location = location.strip_prefix(host.path()).map_or_else(|_| location.to_owned(), &ours);
+    if ours(&place.named.unwrap_or(place.usual)) != location {
+        return Vec::new();
     }
-    found
+    let additional = place.additional.iter().filter(|path| ours(path) != location);
+    additional.map(|path| inside(host, path)).collect()
 }
 
-fn additional(host: &System, storage: &Storage, expanded: impl Fn(&str) -> String) -> Vec<PathBuf> {
+fn additional(storage: &Storage, expanded: impl Fn(&str) -> String) -> Vec<PathBuf> {
     let options = &storage.options;
     let drivers = [&options.overlay, &options.vfs];
     let images = drivers.iter().filter_map(|driver| driver.imagestore.as_ref());
@@ -128,7 +122,7 @@ fn additional(host: &System, storage: &Storage, expanded: impl Fn(&str) -> Strin
     let more = options.additionalimagestores.iter().chain(more);
     let mut found: Vec<PathBuf> = Vec::new();
     for path in images.chain(more).filter(|path| !path.is_empty()) {
-        let path = host.inside(expanded(path).as_ref());
+        let path = PathBuf::from(expanded(path));
         if !found.contains(&path) && found.len() < ADDITIONAL_MAX {
             found.push(path);
         }
@@ -136,10 +130,15 @@ fn additional(host: &System, storage: &Storage, expanded: impl Fn(&str) -> Strin
     found
 }
 
+/// A path that settings give: an empty one says nothing.
+fn said(path: Option<&String>) -> Option<&str> {
+    path.map(String::as_str).filter(|path| !path.is_empty())
+}
+
 /// A system's settings; the usual ones where it has none, or damaged ones, with which the engine
 /// would not start.
-fn system(host: &System) -> Storage {
-    let text = OF_SYSTEM.iter().find_map(|path| host.text(path));
+fn of_system(host: &Host) -> Storage {
+    let text = OF_SYSTEM.iter().find_map(|path| text(host, path));
     text.and_then(|text| parse(&text)).unwrap_or_default()
 }
 
@@ -149,12 +148,11 @@ fn parse(text: &str) -> Option<Storage> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
-    fn system_with(
-        settings: Option<&str>,
-        own: Option<&str>,
-    ) -> (tempfile::TempDir, System, PathBuf) {
+    fn system_with(settings: Option<&str>, own: Option<&str>) -> (tempfile::TempDir, System) {
         let dir = tempfile::tempdir().unwrap();
         let home = dir.path().join("home/user");
         fs::create_dir_all(dir.path().join("etc/containers")).unwrap();
@@ -166,7 +164,7 @@ mod tests {
             }
         }
         let host = System::around(&home.join("x")).unwrap();
-        (dir, host, home)
+        (dir, host)
     }
 
     #[test]
@@ -186,27 +184,55 @@ mod tests {
                 Some("[storage]"),
                 "srv/root",
                 format!("home/user/{USER_STORE}"),
-                shared,
+                shared.clone(),
             ),
             (None, Some("[storage]\ngraphroot = \"/x\""), ROOT_STORE, "x".to_owned(), vec![]),
+            (
+                Some(settings),
+                Some("[storage]\ngraphroot = \"/x\"\nrootless_storage_path = \"/y\""),
+                "srv/root",
+                "x".to_owned(),
+                shared,
+            ),
         ] {
-            let (dir, host, home) = system_with(settings, own);
-            let inside = |path: &Path| path.strip_prefix(dir.path()).unwrap().to_owned();
-            let found = of_root(&host);
-            assert_eq!(inside(&found.store), Path::new(root));
-            let additional: Vec<PathBuf> = found.additional.iter().map(|at| inside(at)).collect();
+            let (dir, system) = system_with(settings, own);
+            let host = system.host();
+            let within =
+                |path: &Path| inside(host, path).strip_prefix(dir.path()).unwrap().to_owned();
+            let store = |place: Place| within(&place.named.unwrap_or(place.usual));
+            let found = of_root(host);
+            let additional: Vec<PathBuf> = found.additional.iter().map(|at| within(at)).collect();
             assert_eq!(additional, more);
-            assert_eq!(inside(&of_user(&host, &home).store), Path::new(&user));
+            assert_eq!(store(found), Path::new(root));
+            let home = "/home/user".into();
+            let someone = User { name: String::new(), uid, home };
+            assert_eq!(store(of_user(host, &someone)), Path::new(&user));
         }
     }
 
     #[test]
     fn additional_stores_belong_to_the_store_that_the_settings_name() {
         let settings = "[storage.options]\nadditionalimagestores = [\"/srv/a\"]";
-        let (dir, host, _) = system_with(Some(settings), None);
+        let (dir, host) = system_with(Some(settings), None);
         let own = dir.path().join(ROOT_STORE);
         assert_eq!(additional_stores(&host, &own, 0), [dir.path().join("srv/a")]);
         assert!(additional_stores(&host, &dir.path().join("other"), 0).is_empty());
         assert!(additional_stores(&host, &own, 4_000_000).is_empty());
+    }
+
+    #[test]
+    fn what_is_no_file_of_the_host_says_nothing() {
+        let (dir, system) = system_with(None, None);
+        let outside = tempfile::NamedTempFile::new().unwrap();
+        fs::write(outside.path(), "[storage]\ngraphroot = \"/x\"").unwrap();
+        let own = dir.path().join("home/user").join(OF_USER);
+        let someone = User { name: String::new(), uid: 1, home: "/home/user".into() };
+        let named = || of_user(system.host(), &someone).named;
+        std::os::unix::fs::symlink(outside.path(), &own).unwrap();
+        assert_eq!(named(), None, "a symlink that leads out");
+        fs::remove_file(&own).unwrap();
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        rustix::fs::mknodat(rustix::fs::CWD, &own, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        assert_eq!(named(), None, "a FIFO");
     }
 }
