@@ -4,14 +4,13 @@
 //! ([`Host`]), and settings that are damaged say nothing: the engine would not start with them.
 
 use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
 use super::containerd::Containerd;
 use super::containers_storage::{ContainersStorage, settings};
-use super::system::{User, accounts, inside, text};
+use super::system::{User, accounts, inside, mapped_root, text};
 use super::{Kind, Source};
 use crate::backing::{Access, Host, Root};
 
@@ -96,8 +95,11 @@ impl Found<'_> {
         let names = Root::open_resolved(&real, Access::Live).and_then(|root| root.dir("")?.names());
         let names = names.unwrap_or_default();
         let has = |wanted: &str| names.iter().any(|entry| entry.name == wanted);
-        let mapped: Vec<&OsStr> =
-            names.iter().map(|entry| &*entry.name).filter(|name| is_mapped(name)).collect();
+        let mapped: Vec<&OsStr> = names
+            .iter()
+            .map(|entry| &*entry.name)
+            .filter(|name| mapped_root(name).is_some())
+            .collect();
         // With mapped users the engine leaves its own place empty.
         if mapped.is_empty() || has("image") {
             self.add(Kind::Docker, real.clone());
@@ -149,13 +151,6 @@ impl Found<'_> {
 
 fn is_dir(path: &Path) -> bool {
     Root::open_resolved(path, Access::Live).is_ok()
-}
-
-/// Whether a directory is named `UID.GID`, as those of `userns-remap` are.
-fn is_mapped(name: &OsStr) -> bool {
-    let is_number = |text: &[u8]| !text.is_empty() && text.iter().all(u8::is_ascii_digit);
-    let parts: Vec<&[u8]> = name.as_bytes().split(|&byte| byte == b'.').collect();
-    parts.len() == 2 && parts.iter().all(|part| is_number(part))
 }
 
 /// What Docker's settings name as its data root.

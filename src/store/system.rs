@@ -124,6 +124,15 @@ pub(super) fn text(host: &Host, path: impl AsRef<Path>) -> Option<String> {
     String::from_utf8(host.read(path.as_ref(), SETTINGS_MAX).ok()?).ok()
 }
 
+/// The IDs that the data root of a daemon with `userns-remap` is named after, `UID.GID`: those of the
+/// containers' root outside.
+pub(super) fn mapped_root(name: &OsStr) -> Option<IdPair<u32>> {
+    let (user, group) = name.to_str()?.split_once('.')?;
+    let id =
+        |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?;
+    Some(IdPair { user: id(user)?, group: id(group)? })
+}
+
 /// True where this process runs in a user namespace that is not the first: then the owners that it
 /// sees are those inside already, and overlayfs's marks are those of any user.
 pub(super) fn is_in_user_namespace() -> bool {

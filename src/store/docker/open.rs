@@ -9,7 +9,7 @@ use crate::backing::{Access, Root, Time};
 use crate::error::{Error, Result};
 use crate::store::driver::{Driver, OpenLayers};
 use crate::store::files::if_found;
-use crate::store::system::{System, is_in_user_namespace};
+use crate::store::system::{System, is_in_user_namespace, mapped_root};
 use crate::store::{Conventions, IdMap, IdPair, Marks, OpenError, Owners, StoreInfo};
 
 /// What makes a directory a data root, for messages.
@@ -121,7 +121,7 @@ impl Owning {
     /// though a daemon with root made it.
     fn of(location: &Path, data: &Root) -> Result<Owning> {
         let host = System::around(location);
-        if let Some(root) = remapped_root(location) {
+        if let Some(root) = location.file_name().and_then(mapped_root) {
             let engine = host.and_then(|host| host.remapped(root));
             return Ok(Owning { engine, is_rootless: false });
         }
@@ -133,21 +133,12 @@ impl Owning {
     }
 }
 
-/// The IDs that the directory of a daemon with `userns-remap` is named after: those of the
-/// containers' root outside.
-fn remapped_root(location: &Path) -> Option<IdPair<u32>> {
-    let (user, group) = location.file_name()?.to_str()?.split_once('.')?;
-    let id =
-        |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?;
-    Some(IdPair { user: id(user)?, group: id(group)? })
-}
-
 /// The data roots of a daemon with `userns-remap` in the directory that it was told to use.
 fn remapped_roots(data: &Root) -> Result<Vec<String>> {
     let names = data.dir("")?.names()?.into_iter();
     let names = names.filter_map(|entry| entry.name.into_string().ok());
     let mut found: Vec<String> = names
-        .filter(|name| remapped_root(Path::new(name)).is_some())
+        .filter(|name| mapped_root(name.as_ref()).is_some())
         .filter(|name| data.stat(format!("{name}/image")).is_ok())
         .collect();
     found.sort();
