@@ -4,6 +4,7 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use rustix::io::Errno;
 
@@ -13,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::overlay::changes::{Changes, Kind};
 use crate::overlay::{Entry, Stack, find, parent_and_name};
 use crate::recipe::Recipe;
-use crate::store::{UNMAPPED, shown_id};
+use crate::store::{LayerDir, Marks, UNMAPPED, shown_id};
 use crate::tar::header::{Header, Type};
 
 mod accounts;
@@ -94,13 +95,36 @@ pub fn export(stack: &Stack, style: &Style) -> Result<Export> {
     builder.finish()
 }
 
+/// What the topmost of `dirs` holds beyond `below`, as its driver would tar it: an overlay's own
+/// entries, or the `changes` that are asked for where a directory holds more than that.
+///
+/// # Errors
+/// Fails when there is no directory, or one can't be read, and as `changes` does.
+pub fn layer_diff(
+    dirs: &[LayerDir],
+    below: &Stack,
+    style: &Style,
+    changes: impl FnOnce() -> Result<Arc<Changes>>,
+) -> Result<Export> {
+    let Some(own) = dirs.first() else { return Err(Error::not_found("layer directory")) };
+    let prefix = match own.marks {
+        Marks::Trusted => "trusted.overlay.",
+        Marks::User => "user.overlay.",
+        Marks::Fuse | Marks::Aufs | Marks::Copied | Marks::Complete => {
+            return naive_diff(&Stack::new(dirs.to_vec()), &*changes()?, style);
+        }
+    };
+    let raw = Stack::new(vec![LayerDir { marks: Marks::Complete, ..own.clone() }]);
+    native_diff(&raw, below, prefix, style)
+}
+
 /// A writable directory of overlayfs as `raw`, a stack of it alone in which no mark counts: its own
 /// entries, with deletions as whiteouts and opaque directories as marks. `prefix` is that of its
 /// marks, `trusted.overlay.` or `user.overlay.`; `below` is what it hides.
 ///
 /// # Errors
 /// Fails when a directory can't be read.
-pub fn native_diff(raw: &Stack, below: &Stack, prefix: &str, style: &Style) -> Result<Export> {
+fn native_diff(raw: &Stack, below: &Stack, prefix: &str, style: &Style) -> Result<Export> {
     let mut builder = Builder::new(raw, style);
     raw.walk(&mut |path, entry| {
         let Ok(entry) = entry else { return builder.omit(path) };

@@ -72,21 +72,13 @@ impl Layers {
         let own = layer.dirs.first().ok_or_else(|| nowhere(layer))?;
         // It takes along the xattrs that users noted, as the tar may have had them.
         let style = &Style::Podman;
-        let prefix = match own.marks {
-            Marks::Trusted => "trusted.overlay.",
-            Marks::User => "user.overlay.",
-            Marks::Fuse | Marks::Aufs | Marks::Copied | Marks::Complete if below.is_empty() => {
-                return Ok(export::export(&Stack::new(layer.dirs.clone()), style)?.recipe);
-            }
-            Marks::Fuse | Marks::Aufs | Marks::Copied | Marks::Complete => {
-                let new = Stack::new(layer.dirs.clone());
-                let changes = changes(&new, &Stack::new(self.dirs(below)?), Flavor::From28)?;
-                return Ok(export::naive_diff(&new, &changes, style)?.recipe);
-            }
-        };
-        let raw = Stack::new(vec![LayerDir { marks: Marks::Complete, ..own.clone() }]);
+        let files = Stack::new(layer.dirs.clone());
+        if below.is_empty() && !matches!(own.marks, Marks::Trusted | Marks::User) {
+            return Ok(export::export(&files, style)?.recipe);
+        }
         let below = Stack::new(self.dirs(below)?);
-        Ok(export::native_diff(&raw, &below, prefix, style)?.recipe)
+        let changes = || changes(&files, &below, Flavor::From28).map(Arc::new);
+        Ok(export::layer_diff(&layer.dirs, &below, style, changes)?.recipe)
     }
 
     /// Paths of the entries of a layer's tar.

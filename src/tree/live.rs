@@ -272,22 +272,14 @@ impl Tree {
 
     /// The writable layer of a container.
     fn diff(&self, shelf: &Shelf, container: &Container) -> Result<Export> {
-        let Some(own) = container.dirs.first() else {
+        if container.dirs.is_empty() {
             return Err(Error::corrupt(&*container.name, "no writable layer"));
-        };
+        }
         // The names in a diff are the host's, which no store tells: only root is known.
         let style = self.style_with(shelf, Accounts::root_only);
-        let prefix = match own.marks {
-            Marks::Trusted => "trusted.overlay.",
-            Marks::User => "user.overlay.",
-            Marks::Fuse | Marks::Aufs | Marks::Copied | Marks::Complete => {
-                let changes = self.container_changes(shelf, container)?;
-                return export::naive_diff(&Stack::new(container.dirs.clone()), &changes, &style);
-            }
-        };
-        let raw = Stack::new(vec![LayerDir { marks: Marks::Complete, ..own.clone() }]);
         let below = Stack::new(container.init_dirs.clone());
-        export::native_diff(&raw, &below, prefix, &style)
+        let changes = || self.container_changes(shelf, container);
+        export::layer_diff(&container.dirs, &below, &style, changes)
     }
 
     /// What is mounted into a container, as far as it may be shown, sorted by destination: binds only
