@@ -30,8 +30,8 @@ use crate::archive::export::{self, Accounts, Export, Mounted, Style};
 use crate::backing::{Access, Fingerprint, Root, Time};
 use crate::digest::{DiffId, Digest};
 use crate::error::{Error, Result};
-use crate::overlay::Stack;
 use crate::overlay::changes::{self, Changes};
+use crate::overlay::{Entry, Stack};
 use crate::recipe::{Changed, Recipe};
 use crate::store::{
     self, Container, Conventions, LayerDir, Marks, Mount, MountSource, Stamp, State, Taking,
@@ -139,6 +139,19 @@ impl Weigh for Arc<Changes> {
 impl Weigh for Stamp {
     fn weight(&self) -> usize {
         size_of::<Stamp>()
+    }
+}
+
+impl Source {
+    /// Its files, and what of them is mounted.
+    pub(super) fn top(&self) -> Result<(Stack, Entry)> {
+        let stack = Stack::new(vec![self.dir.clone()]);
+        let root = stack.root()?;
+        let entry = match &self.file {
+            None => root,
+            Some(file) => stack.lookup(&root, file)?.ok_or_else(|| Error::not_found(file))?,
+        };
+        Ok((stack, entry))
     }
 }
 
@@ -312,21 +325,35 @@ impl Tree {
 
     /// What is mounted into a container, at the places where that is in `stack`.
     fn mounted(&self, shelf: &Shelf, container: &Container, stack: &Stack) -> Vec<Mounted> {
-        let mut mounts = Vec::new();
+        let found = self.each_mount(shelf, container, "full.tar", |mount, source| {
+            let at = stack.canonical(mount.destination.as_bytes())?;
+            let (stack, top) = source.top()?;
+            Ok(Mounted { at, stack, top })
+        });
+        found.into_iter().filter(|mounted| !mounted.at.is_empty()).collect()
+    }
+
+    /// What `make` makes of each mount of a container. One of which it makes nothing is told of, as
+    /// missing from `whole`.
+    pub(super) fn each_mount<T>(
+        &self,
+        shelf: &Shelf,
+        container: &Container,
+        whole: &str,
+        mut make: impl FnMut(&Mount, Source) -> Result<T>,
+    ) -> Vec<T> {
+        let mut made = Vec::new();
         for mount in self.mounts(shelf, container) {
-            let source = self.mount_source(shelf, &mount);
-            let at = stack.canonical(mount.destination.as_bytes());
-            match at.and_then(|at| mounted(at, source?)) {
-                Ok(mounted) if mounted.at.is_empty() => {}
-                Ok(mounted) => mounts.push(mounted),
+            match self.mount_source(shelf, &mount).and_then(|source| make(&mount, source)) {
+                Ok(one) => made.push(one),
                 Err(err) => {
                     let name = Path::new(&container.name);
                     let place = name.join(mount.destination.trim_start_matches('/'));
-                    self.errors.note(&format!("{}: not in full.tar: {err}", place.display()));
+                    self.errors.note(&format!("{}: not in {whole}: {err}", place.display()));
                 }
             }
         }
-        mounts
+        made
     }
 
     /// An image of the container, before anybody has read its files.
@@ -358,16 +385,6 @@ impl Tree {
         let stamp = both(export.stamp, files);
         Ok(Made { recipe, mtime, stamp, draft: Some(Arc::new(draft)) })
     }
-}
-
-fn mounted(at: Vec<u8>, source: Source) -> Result<Mounted> {
-    let stack = Stack::new(vec![source.dir]);
-    let root = stack.root()?;
-    let top = match &source.file {
-        None => root,
-        Some(file) => stack.lookup(&root, file)?.ok_or_else(|| Error::not_found(file))?,
-    };
-    Ok(Mounted { at, stack, top })
 }
 
 /// Refuses what an engine refuses to export.

@@ -1,7 +1,6 @@
 //! `snapshots/` of a container: what it had when somebody said `mkdir`, as containers of their own.
 
 use std::ffi::OsStr;
-use std::path::Path;
 use std::sync::Arc;
 
 use rustix::io::Errno;
@@ -185,24 +184,12 @@ impl Tree {
         keeping.snapshots.take(name, &original)
     }
 
-    /// What is mounted into a container and can be copied. What can't be is told of.
+    /// What is mounted into a container and can be copied.
     fn mounted_files(&self, shelf: &Shelf, container: &Container) -> Vec<Volume> {
-        let mut volumes = Vec::new();
-        for mount in &self.mounts(shelf, container) {
-            match self.mount_source(shelf, mount) {
-                Ok(source) => volumes.push(Volume {
-                    destination: mount.destination.clone(),
-                    root: source.dir.root,
-                    file: source.file,
-                }),
-                Err(err) => {
-                    let name = Path::new(&container.name);
-                    let place = name.join(mount.destination.trim_start_matches('/'));
-                    self.errors.note(&format!("{}: not in a snapshot: {err}", place.display()));
-                }
-            }
-        }
-        volumes
+        self.each_mount(shelf, container, "a snapshot", |mount, source| {
+            let destination = mount.destination.clone();
+            Ok(Volume { destination, root: source.dir.root, file: source.file })
+        })
     }
 
     fn snapshot_names(&self, id: ContainerId) -> Result<Vec<String>> {

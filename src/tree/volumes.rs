@@ -16,8 +16,7 @@ use super::snapshots::Moment;
 use crate::archive::inspect;
 use crate::backing::{FileKind, Time};
 use crate::digest::Digest;
-use crate::error::{Error, Result};
-use crate::overlay::{Entry, Stack};
+use crate::error::Result;
 use crate::store::{Mount, MountSource};
 
 impl Tree {
@@ -72,7 +71,7 @@ impl Tree {
         if matches!(mount.source, MountSource::Volume(_)) {
             return Listed::link(name);
         }
-        match self.mount_source(shelf, mount).and_then(|source| top(&source)) {
+        match self.mount_source(shelf, mount).and_then(|source| source.top()) {
             Ok((_, entry)) if !entry.is_dir() => Listed::dear_of_kind(name, entry.stat.kind),
             // What is not there, or not to be shown, says so when it is looked up.
             Ok(_) | Err(_) => Listed::dear_of_kind(name, FileKind::Directory),
@@ -99,7 +98,7 @@ impl Tree {
 
     /// What is mounted, as a tree of its own.
     fn bound(&self, source: Source) -> Result<Item> {
-        let (stack, entry) = top(&source)?;
+        let (stack, entry) = source.top()?;
         let mtime = entry.stat.mtime;
         let tree = MergedTree::new(stack, self.options.symlinks, mtime);
         Ok(match source.file {
@@ -107,16 +106,6 @@ impl Tree {
             Some(_) => Item::File(tree, Box::new(entry)),
         })
     }
-}
-
-fn top(source: &Source) -> Result<(Stack, Entry)> {
-    let stack = Stack::new(vec![source.dir.clone()]);
-    let root = stack.root()?;
-    let entry = match &source.file {
-        None => root,
-        Some(file) => stack.lookup(&root, file)?.ok_or_else(|| Error::not_found(file))?,
-    };
-    Ok((stack, entry))
 }
 
 /// Mounts by the names of their entries: the destination with `-` for each slash. Where two would have
