@@ -11,23 +11,23 @@
 //! 4. What is opened for its data or its names keeps its time of access (`O_NOATIME`), where the
 //!    kernel permits that: to the owner and to root.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{ABS, AtFlags, CWD, Mode, OFlags, RawDir, ResolveFlags};
+use rustix::fs::{ABS, CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
 
 mod bytes;
 mod checked;
+mod dir;
+mod file;
 mod host;
 pub mod mounts;
 mod packed;
@@ -35,11 +35,15 @@ mod stat;
 
 pub use bytes::{Bytes, FileRange, Held};
 pub use checked::Checked;
+pub use dir::{Dir, DirEntry};
+pub use file::{BackingFile, Seek};
 pub use host::Host;
 pub use packed::{Damage, Extent, NewFile, PackedBuilder, PackedTree, What};
 pub use stat::{FileKind, Fingerprint, Stat, Time};
 
-use packed::{PackedDir, PackedFile};
+use dir::read_names;
+use file::Contents;
+use packed::PackedDir;
 
 /// Longest path that one system call takes, in bytes, with the ending NUL (Linux `PATH_MAX`).
 const PATH_MAX: usize = 4096;
@@ -280,12 +284,6 @@ impl AsFd for Root {
     }
 }
 
-impl AsFd for Dir {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.place.as_fd()
-    }
-}
-
 fn join(root: &Path, path: &Path) -> PathBuf {
     if path.as_os_str().is_empty() { root.to_owned() } else { root.join(path) }
 }
@@ -350,307 +348,9 @@ fn reopen(handle: BorrowedFd<'_>, flags: OFlags) -> io::Result<OwnedFd> {
     Ok(quietly(flags, open)?)
 }
 
-/// A regular file, open for reading.
-#[derive(Debug)]
-pub struct BackingFile {
-    contents: Contents,
-    stat: Stat,
-    /// Where [`io::Read`] goes on.
-    next: u64,
-}
-
-#[derive(Debug)]
-enum Contents {
-    Disk(File),
-    Packed(PackedFile),
-}
-
-impl BackingFile {
-    fn check(fd: BorrowedFd<'_>) -> io::Result<Stat> {
-        let stat = Stat::from_raw(&rustix::fs::fstat(fd)?)?;
-        match stat.kind {
-            FileKind::Regular => Ok(stat),
-            FileKind::Directory => Err(Errno::ISDIR.into()),
-            FileKind::Symlink => Err(Errno::LOOP.into()),
-            FileKind::CharDevice | FileKind::BlockDevice | FileKind::Fifo | FileKind::Socket => {
-                Err(io::Error::new(io::ErrorKind::InvalidData, "not a regular file"))
-            }
-        }
-    }
-
-    /// Its attributes when it was opened.
-    #[must_use]
-    pub fn stat(&self) -> &Stat {
-        &self.stat
-    }
-
-    /// Its descriptor, for system calls that copy without reading.
-    #[must_use]
-    pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
-        match &self.contents {
-            Contents::Disk(file) => Some(file.as_fd()),
-            Contents::Packed(_) => None,
-        }
-    }
-
-    /// Its attributes at this moment.
-    ///
-    /// # Errors
-    /// Whatever the file system says.
-    pub fn stat_now(&self) -> io::Result<Stat> {
-        match &self.contents {
-            Contents::Disk(file) => Stat::from_raw(&rustix::fs::fstat(file)?),
-            Contents::Packed(_) => Ok(self.stat),
-        }
-    }
-
-    /// Fills `buf` from byte `offset` on, and returns how many bytes were read: `buf.len()`, or
-    /// less only where the file ends.
-    ///
-    /// # Errors
-    /// Whatever the file system says.
-    pub fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
-        let file = match &self.contents {
-            Contents::Disk(file) => file,
-            Contents::Packed(file) => return file.read_at(offset, buf),
-        };
-        let mut done = 0;
-        while done < buf.len() {
-            match file.read_at(&mut buf[done..], offset + done as u64) {
-                Ok(0) => break,
-                Ok(read) => done += read,
-                Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
-                Err(err) => return Err(err),
-            }
-        }
-        Ok(done)
-    }
-
-    /// The first byte of data (or of a hole) at or after `offset`; `None` where there is no more.
-    ///
-    /// # Errors
-    /// Whatever the file system says.
-    pub fn seek(&self, offset: u64, seek: Seek) -> io::Result<Option<u64>> {
-        let file = match &self.contents {
-            Contents::Disk(file) => file,
-            Contents::Packed(file) => return Ok(file.seek(offset, seek)),
-        };
-        let from = match seek {
-            Seek::Data => rustix::fs::SeekFrom::Data(offset),
-            Seek::Hole => rustix::fs::SeekFrom::Hole(offset),
-        };
-        match rustix::fs::seek(file, from) {
-            Ok(found) => Ok(Some(found)),
-            Err(Errno::NXIO) => Ok(None),
-            Err(err) => Err(err.into()),
-        }
-    }
-}
-
-impl AsFd for BackingFile {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        match &self.contents {
-            Contents::Disk(file) => file.as_fd(),
-            Contents::Packed(_) => ABS,
-        }
-    }
-}
-
-impl io::Read for BackingFile {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let read = self.read_at(self.next, buf)?;
-        self.next += read as u64;
-        Ok(read)
-    }
-}
-
-/// What to look for in a sparse file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Seek {
-    /// Bytes that are stored.
-    Data,
-    /// A run of zeros that is not stored; the end of a file counts as one.
-    Hole,
-}
-
-/// A name in a directory.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DirEntry {
-    /// The name, one component.
-    pub name: OsString,
-    /// Its inode number.
-    pub ino: u64,
-}
-
-/// An open directory of a store.
-#[derive(Debug)]
-pub struct Dir {
-    place: Place,
-    path: PathBuf,
-}
-
-impl Dir {
-    /// Where it lies, for messages.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Every name in it but `.` and `..`, in the order of the disk.
-    ///
-    /// # Errors
-    /// Whatever the file system says.
-    pub fn names(&self) -> Result<Vec<DirEntry>> {
-        let fd = match &self.place {
-            Place::Disk(fd) => fd,
-            Place::Packed(dir) => return Ok(dir.names()),
-        };
-        let fd = beneath(fd.as_fd(), b"", OFlags::RDONLY | OFlags::DIRECTORY)
-            .map_err(|err| Error::io(&self.path, err))?;
-        read_names(fd.as_fd()).map_err(|err| Error::io(&self.path, err))
-    }
-
-    /// Attributes of the directory itself.
-    ///
-    /// # Errors
-    /// Whatever the file system says.
-    pub fn own_stat(&self) -> Result<Stat> {
-        let stat = match &self.place {
-            Place::Disk(fd) => rustix::fs::fstat(fd)
-                .map_err(io::Error::from)
-                .and_then(|stat| Stat::from_raw(&stat)),
-            Place::Packed(dir) => dir.stat(OsStr::new("")),
-        };
-        stat.map_err(|err| Error::io(&self.path, err))
-    }
-
-    /// Attributes of the entry `name`, a symlink's own if it is one.
-    ///
-    /// # Errors
-    /// Fails when it is missing, or `name` is more than one component.
-    pub fn stat(&self, name: &OsStr) -> Result<Stat> {
-        self.check(name)?;
-        let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
-        let stat = match &self.place {
-            Place::Disk(fd) => rustix::fs::statat(fd, name, flags)
-                .map_err(io::Error::from)
-                .and_then(|stat| Stat::from_raw(&stat)),
-            Place::Packed(dir) => dir.stat(name),
-        };
-        stat.map_err(|err| Error::io(self.path.join(name), err))
-    }
-
-    /// The target of the symlink `name`.
-    ///
-    /// # Errors
-    /// Fails when it is missing or no symlink.
-    pub fn read_link(&self, name: &OsStr) -> Result<Vec<u8>> {
-        self.check(name)?;
-        let target = match &self.place {
-            Place::Disk(fd) => {
-                rustix::fs::readlinkat(fd, name, Vec::new()).map(std::ffi::CString::into_bytes)
-            }
-            Place::Packed(dir) => dir.read_link(name),
-        };
-        target.map_err(|err| Error::io(self.path.join(name), err))
-    }
-
-    /// The value of the xattr `attribute` of the entry `name` (`""` is the directory itself);
-    /// `None` where it has none of that name, or the file system knows none at all.
-    ///
-    /// # Errors
-    /// Whatever else the file system says.
-    pub fn xattr(&self, name: &OsStr, attribute: &OsStr) -> Result<Option<Vec<u8>>> {
-        let path = match &self.place {
-            Place::Disk(fd) => self.proc_path(fd, name)?,
-            Place::Packed(dir) => {
-                let value = dir.xattr(name, attribute);
-                return value.map_err(|err| Error::io(self.path.join(name), err));
-            }
-        };
-        let mut value = vec![0; 256];
-        loop {
-            match rustix::fs::lgetxattr(&path, attribute, &mut value[..]) {
-                Ok(length) => {
-                    value.truncate(length);
-                    return Ok(Some(value));
-                }
-                Err(Errno::RANGE) if value.len() < XATTR_MAX => value.resize(XATTR_MAX, 0),
-                Err(Errno::NODATA | Errno::OPNOTSUPP) => return Ok(None),
-                Err(err) => return Err(Error::io(self.path.join(name), err)),
-            }
-        }
-    }
-
-    /// The names of all xattrs of the entry `name` (`""` is the directory itself), sorted.
-    ///
-    /// # Errors
-    /// Whatever the file system says.
-    pub fn xattrs(&self, name: &OsStr) -> Result<Vec<OsString>> {
-        let path = match &self.place {
-            Place::Disk(fd) => self.proc_path(fd, name)?,
-            Place::Packed(dir) => {
-                let names = dir.xattrs(name);
-                return names.map_err(|err| Error::io(self.path.join(name), err));
-            }
-        };
-        let mut list = vec![0; 1024];
-        let length = loop {
-            match rustix::fs::llistxattr(&path, &mut list[..]) {
-                Ok(length) => break length,
-                Err(Errno::RANGE) if list.len() < XATTR_MAX => list.resize(XATTR_MAX, 0),
-                Err(Errno::OPNOTSUPP) => break 0,
-                Err(err) => return Err(Error::io(self.path.join(name), err)),
-            }
-        };
-        let mut names: Vec<OsString> = list[..length]
-            .split(|&byte| byte == 0)
-            .filter(|name| !name.is_empty())
-            .map(|name| OsStr::from_bytes(name).to_owned())
-            .collect();
-        names.sort();
-        Ok(names)
-    }
-
-    /// A path to an entry that starts at the open descriptor: there is no `lgetxattrat` before
-    /// Linux 6.13.
-    fn proc_path(&self, fd: &OwnedFd, name: &OsStr) -> Result<PathBuf> {
-        let path = PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()));
-        if name.is_empty() {
-            return Ok(path.join("."));
-        }
-        self.check(name)?;
-        Ok(path.join(name))
-    }
-
-    fn check(&self, name: &OsStr) -> Result<()> {
-        match name.as_bytes() {
-            b"" | b"." | b".." => Err(Error::errno_of(self.path.join(name), Errno::INVAL)),
-            bytes if bytes.contains(&b'/') => {
-                Err(Error::errno_of(self.path.join(name), Errno::INVAL))
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
-/// What is left to read of an open directory.
-fn read_names(dir: BorrowedFd<'_>) -> Result<Vec<DirEntry>, Errno> {
-    let mut buf = [MaybeUninit::uninit(); 32 * 1024];
-    let mut entries = Vec::new();
-    let mut raw = RawDir::new(dir, &mut buf);
-    while let Some(entry) = raw.next() {
-        let entry = entry?;
-        let name = entry.file_name().to_bytes();
-        if name != b"." && name != b".." {
-            entries.push(DirEntry { name: OsStr::from_bytes(name).to_owned(), ino: entry.ino() });
-        }
-    }
-    Ok(entries)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsString;
     use std::fs;
     use std::os::unix::fs::symlink;
 
