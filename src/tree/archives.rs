@@ -10,7 +10,7 @@ use super::shelf::{Loaded, Shelf};
 use super::{Tree, XATTR_MAX, journal};
 use crate::archive::Flavour;
 use crate::archive::containerd::{self, StoredImage};
-use crate::archive::content::Content;
+use crate::archive::content::{self, Content};
 use crate::archive::export::{self, Accounts, Export, Style};
 use crate::archive::layers::{self, Layers};
 use crate::archive::mtime_of;
@@ -236,8 +236,8 @@ impl Tree {
     ) -> Result<(Made, u64)> {
         let files = match archive {
             Archive::Live(live) => self.files(shelf, live)?,
-            Archive::Save { images, flavour: Flavour::Containerd, base: None } => {
-                self.stored_stamp(shelf, images)?
+            Archive::Save { images, flavour: Flavour::Containerd, base } => {
+                self.stored_stamp(shelf, images, *base)?
             }
             Archive::Save { .. } | Archive::Image(_) | Archive::Layer(..) | Archive::Blob(..) => 0,
         };
@@ -269,7 +269,9 @@ impl Tree {
 
     fn make(&self, shelf: &Arc<Shelf>, archive: &Archive, files: u64) -> Result<Made> {
         match archive {
-            Archive::Save { images, .. } if files != 0 => self.make_stored(shelf, images, files),
+            Archive::Save { images, base, .. } if files != 0 => {
+                self.make_stored(shelf, images, *base, files)
+            }
             Archive::Save { images, flavour, base } => {
                 self.make_save(shelf, images, *flavour, *base)
             }
@@ -340,17 +342,25 @@ impl Tree {
         })
     }
 
-    /// Images with all of their blobs; `None` where the store has not all of them.
+    /// Images with all of their blobs, but for the layers that `base` has; `None` where the store has
+    /// not all of them.
     pub(super) fn stored(
         &self,
         shelf: &Shelf,
         images: &[Named],
+        base: Option<ImageId>,
     ) -> Result<Option<Vec<StoredView>>> {
+        let base = base.map(|base| shelf.image(base)).transpose()?;
         let mut found = Vec::new();
         for (id, _) in images {
             let loaded = shelf.image(*id)?;
             let content = Content::read(&*shelf.store, &loaded.image)?;
-            let Some(content) = content else { return Ok(None) };
+            let Some(mut content) = content else { return Ok(None) };
+            if let Some(base) = &base
+                && let Some(manifest) = content::manifest(&*shelf.store, &base.image)?
+            {
+                content.leave_out(&manifest, shared_layers(&loaded.image, &base.image));
+            }
             found.push((loaded, content));
         }
         Ok(Some(found))
@@ -358,8 +368,8 @@ impl Tree {
 
     /// Moves with the bytes of what containerd would export, which tell of other names as well and
     /// of blobs that may yet come; 0 where it has not all that it takes.
-    fn stored_stamp(&self, shelf: &Shelf, images: &[Named]) -> Result<u64> {
-        let Some(found) = self.stored(shelf, images)? else { return Ok(0) };
+    fn stored_stamp(&self, shelf: &Shelf, images: &[Named], base: Option<ImageId>) -> Result<u64> {
+        let Some(found) = self.stored(shelf, images, base)? else { return Ok(0) };
         let mut stamp = Fingerprint::new();
         for (loaded, content) in &found {
             let digests: Vec<_> = content.blobs.keys().collect();
@@ -369,8 +379,14 @@ impl Tree {
     }
 
     /// What containerd exports of images of which the store has all blobs.
-    fn make_stored(&self, shelf: &Shelf, images: &[Named], stamp: u64) -> Result<Made> {
-        let found = self.stored(shelf, images)?;
+    fn make_stored(
+        &self,
+        shelf: &Shelf,
+        images: &[Named],
+        base: Option<ImageId>,
+        stamp: u64,
+    ) -> Result<Made> {
+        let found = self.stored(shelf, images, base)?;
         let found = found.ok_or_else(|| Error::stale("blobs that were just here"))?;
         let mtime = found.iter().map(|(loaded, _)| loaded.config.mtime()).max();
         let stored = found.iter().zip(images).map(|((loaded, content), (_, references))| {

@@ -108,6 +108,51 @@ fn a_layout_has_the_blobs_as_they_are_stored_and_every_platform() {
     }
 }
 
+/// What an archive calls the layers of its image, lowest first.
+fn layers_in(archive: &BTreeMap<String, Vec<u8>>) -> Vec<String> {
+    let items: Vec<Value> = serde_json::from_slice(&archive["manifest.json"]).unwrap();
+    let [item] = &items[..] else { panic!("{items:?}") };
+    let layers = item["Layers"].as_array().unwrap().iter();
+    layers.map(|layer| layer.as_str().unwrap().to_owned()).collect()
+}
+
+/// Whatever is compressed stays so; of the lowest layers those are left out that the base has as
+/// the same blobs, and a layout without them has the blobs of the archive without them.
+#[test]
+fn a_delta_has_the_stored_blobs_but_those_of_its_base() {
+    let Some(docker) = golden::store(golden::DOCKER_CONTAINERD) else { return };
+    let view = View::of(docker.path());
+    let names = view.names("images").into_iter().filter(|name| name.contains(':'));
+    let read = |name: String| {
+        let save = view.try_read(&format!("images/{name}/save.tar")).ok()?;
+        Some((name, members(&save)))
+    };
+    let images: Vec<_> = names.filter_map(read).collect();
+    let (mut smaller, mut compressed) = (0, 0);
+    for (name, whole) in &images {
+        for (base, below) in &images {
+            let (layers, others) = (layers_in(whole), layers_in(below));
+            let shared = layers.iter().zip(&others).take_while(|(one, other)| one == other);
+            let left_out: Vec<&String> = shared.map(|(layer, _)| layer).collect();
+            let delta = members(&view.read(&format!("images/{name}/delta/{base}.tar")));
+            let expected = whole.iter().filter(|(path, _)| !left_out.contains(path));
+            let expected: BTreeMap<_, _> =
+                expected.map(|(path, bytes)| (path.clone(), bytes.clone())).collect();
+            assert!(delta == expected, "{name} on {base}: {:?}", delta.keys());
+            let blobs = view.names(&format!("images/{name}/oci-delta/{base}/blobs/sha256"));
+            let in_delta = delta.keys().filter_map(|path| path.strip_prefix("blobs/sha256/"));
+            let in_delta: Vec<_> = in_delta.filter(|name| !name.is_empty()).collect();
+            assert_eq!(blobs, in_delta, "{name} on {base}");
+            smaller += usize::from(!left_out.is_empty() && name != base);
+            compressed += layers
+                .iter()
+                .filter(|path| delta.get(*path).is_some_and(|it| it[0] == 0x1f))
+                .count();
+        }
+    }
+    assert!(smaller > 3 && compressed > 3, "{smaller} {compressed}");
+}
+
 /// The entries of a tar by name, `manifest.json` as a set.
 fn members(tar: &[u8]) -> BTreeMap<String, Vec<u8>> {
     let mut members = BTreeMap::new();
