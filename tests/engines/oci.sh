@@ -41,6 +41,24 @@ buildah_takes() {
 
 tags_are() { same "$(umoci ls --layout "$1" | sort | tr '\n' ' ')" "$2"; }
 
+# valid WHAT...: layouts below M are what the schemas of the image-spec say, and whole.
+valid() { python3 "$HERE/valid_layout.py" "$@"; }
+
+for image in $(images | grep -vx 'scratch:1\|odd:1'); do
+    path=$M/$(image_path "$image")
+    check "oci/ and oci.tar of $image are valid" valid "$path/oci" "$path/formats/oci.tar"
+done
+check "so they are of a repository, of several images, and in containerd.tar" valid "$M/images/base/oci" \
+    "$M/images/base/formats/oci.tar" "$M/images/app:3/formats/containerd.tar"
+check "oci-delta/ is valid but for what it leaves out" \
+    valid --delta "$M/images/app:3/oci-delta/base:1"
+check "and no whole layout" fails_with "lacks a layer" valid "$M/images/app:3/oci-delta/base:1"
+# Its config is what somebody made who never read the specification.
+for layout in oci formats/oci.tar; do
+    check "$layout of odd:1 tells what is odd" \
+        fails_with "'os' is a required property" valid "$M/images/odd:1/$layout"
+done
+
 for image in base:1 app:3 deep:24; do
     check "skopeo copies oci/ of $image" copies $image oci "$MINE/copy-${image%:*}"
     check "skopeo makes a docker-archive of it" \
