@@ -49,17 +49,24 @@ pub(super) enum Archive {
     Image(ImageId),
     /// A stored blob that belongs to an image.
     Blob(Digest, ImageId),
-    /// `layer.tar`: of an image, the layer at that place.
-    Layer(ImageId, usize, ChainId),
+    /// `layer.tar`: of an image, the layer at that place, and whether it has its diff ID.
+    Layer(ImageId, usize, ChainId, bool),
     /// One of files that may be written to.
     Live(Live),
 }
 
 impl Archive {
+    /// `layer.tar` of that layer, at that place of an image.
+    pub(super) fn of_layer(id: ImageId, index: usize, layer: &Layer) -> Archive {
+        Archive::Layer(id, index, layer.chain_id, is_exact(layer))
+    }
+
     /// What its bytes hang on, over mounts: for a layer only the layers, whichever image shows it.
+    /// One image may lack a blob that another has, compressed in another way.
     pub(super) fn key(&self) -> String {
         match self {
-            Archive::Layer(_, _, chain) => format!("layer {chain}"),
+            Archive::Layer(_, _, chain, true) => format!("layer {chain}"),
+            Archive::Layer(_, _, chain, false) => format!("rebuilt layer {chain}"),
             Archive::Blob(digest, _) => format!("blob {digest}"),
             _ => format!("{self:?}"),
         }
@@ -289,7 +296,7 @@ impl Tree {
                 let mtime = shelf.config(*id)?.mtime();
                 Ok(Made { recipe, mtime, stamp: 0, draft: None })
             }
-            Archive::Layer(id, index, _) => {
+            Archive::Layer(id, index, ..) => {
                 let loaded = shelf.image(*id)?;
                 let layer = loaded.image.layers.get(*index);
                 let layer = layer.ok_or_else(|| Error::not_found(format!("layer {index}")))?;
@@ -317,7 +324,7 @@ impl Tree {
             digests.push(match is_exact(layer) {
                 true => layer.diff_id.0,
                 false => {
-                    let archive = Archive::Layer(loaded.image.id, index, layer.chain_id);
+                    let archive = Archive::of_layer(loaded.image.id, index, layer);
                     let recipe = self.made(shelf, &archive)?.recipe;
                     let key = (shelf.name.clone(), archive.key(), 0);
                     self.archives.digests.get_or_make(key, || recipe.digest().map(Summed))?.0
@@ -409,7 +416,7 @@ impl Tree {
             let image = shelf.image(*id)?;
             let mut layers = Vec::new();
             for (index, layer) in image.image.layers.iter().enumerate() {
-                let archive = Archive::Layer(*id, index, layer.chain_id);
+                let archive = Archive::of_layer(*id, index, layer);
                 layers.push(self.made(shelf, &archive)?.recipe);
             }
             loaded.push((self.fitted(shelf, &image)?, image, references, layers));
@@ -477,9 +484,7 @@ impl Archive {
     /// Whether its layers are the ones that the engine once had; `None` for what holds no layers.
     pub(super) fn is_exact(&self, shelf: &Shelf) -> Result<Option<bool>> {
         Ok(match self {
-            Archive::Layer(id, index, _) => {
-                shelf.image(*id)?.image.layers.get(*index).map(is_exact)
-            }
+            Archive::Layer(.., is_exact) => Some(*is_exact),
             Archive::Save { images, .. } => {
                 let mut all = true;
                 for (id, _) in images {

@@ -132,7 +132,7 @@ impl Tree {
             let given = fitted.as_ref().map_or(&loaded.image, |(image, _)| image);
             let pairs = loaded.image.layers.iter().zip(&given.layers).enumerate();
             for (index, (layer, given)) in pairs.skip(omitted) {
-                let archive = Archive::Layer(*id, index, layer.chain_id);
+                let archive = Archive::of_layer(*id, index, layer);
                 blobs.insert(given.diff_id.hex(), Blob::Archive(archive));
             }
         }

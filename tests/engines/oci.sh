@@ -126,3 +126,26 @@ copies_delta() {
 check "skopeo refuses an oci-delta/ without the base" fails_with "no such file or directory" \
     skopeo --insecure-policy copy -q "oci:$(at app:3)/oci-delta/base:3" "oci:$MINE/without"
 check "skopeo copies an oci-delta/ to where the base is" copies_delta
+
+# A store of Docker's with several platforms, indexes, and layers of which only the files are left.
+FIXTURE=$PWD/../shared/fixtures/docker-29-containerd.tar.zst
+valid_if_saved() {
+    local image
+    for image in "$M"/by-id/images/*; do
+        # Of what lacks a layer there is no layout.
+        if [ -r "$image/save.tar" ] && head -c 1 "$image/save.tar" >"$MINE/first"; then
+            valid "$image/oci" "$image/formats/oci.tar"
+            echo "${image##*/}" >>"$MINE/valid"
+        fi
+    done
+    [ "$(wc -l <"$MINE/valid")" -gt 8 ]
+}
+if [ -e "$FIXTURE" ]; then
+    mkdir "$MINE/fixture"
+    tar --xattrs --xattrs-include='*' --numeric-owner --use-compress-program='zstd -d --long=27' \
+        -xf "$FIXTURE" -C "$MINE/fixture"
+    ROOT=$MINE/fixture mount_store containerd
+    check "oci/ and oci.tar of Docker's containerd store are valid" valid_if_saved
+else
+    echo "skipped: $FIXTURE is missing" >&2
+fi

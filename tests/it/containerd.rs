@@ -301,6 +301,28 @@ fn an_image_without_its_blob_is_saved_as_one_that_loads() {
     assert_eq!(target["config"]["digest"].as_str().unwrap()[7..], config["blobs/sha256/".len()..]);
 }
 
+/// `solo` has the layer of `zstd:1` as another blob, which is there.
+#[test]
+fn a_layer_that_is_rebuilt_for_one_image_is_whole_in_another() {
+    let Some(docker) = golden::store(golden::DOCKER_CONTAINERD) else { return };
+    let view = View::of(docker.path());
+    let tars = [format!("{REGISTRY}/zstd:1"), solo()].map(|image| {
+        let layers = format!("images/{image}/layers");
+        let path = format!("{layers}/{}/layer.tar", view.names(&layers)[0]);
+        (view.attr(&path).unwrap().ino, Digest::of(&view.read(&path)))
+    });
+    let diff_id = "sha256:65bc33c8ae70b9d7ab29fb92c0c589c789b08abfb57b18d408ee6a1a2913b3ba";
+    assert_eq!(tars[1].1.to_string(), diff_id);
+    assert_ne!(tars[0].1, tars[1].1);
+    assert_ne!(tars[0].0, tars[1].0, "an inode number for two files");
+    let members = members(&view.read(&format!("images/{}/formats/oci.tar", solo())));
+    assert!(members.contains_key(&format!("blobs/sha256/{}", &diff_id[7..])));
+    for (path, body) in members.iter().filter(|(path, _)| path.starts_with("blobs/sha256/")) {
+        let hex = &path["blobs/sha256/".len()..];
+        assert!(hex.is_empty() || Digest::of(body).hex() == hex, "{path}");
+    }
+}
+
 #[test]
 fn namespaces_of_containerd_hold_what_ctr_lists() {
     let Some(containerd) = golden::store(golden::CONTAINERD) else { return };
