@@ -1,5 +1,6 @@
 //! The tars of the tree: what each is made of, and a bounded cache of their recipes.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::live::{Draft, Live, Part};
@@ -42,7 +43,8 @@ pub(super) type StoredView = (Arc<Loaded>, Content);
 /// What a tar is made of. Equal values give equal bytes, but for what may be written to.
 #[derive(Debug, Clone)]
 pub(super) enum Archive {
-    /// `save.tar`: the images in order, each with the references that it is saved under.
+    /// `save.tar`: the images in order, each with the references that it is saved under. In
+    /// [`Flavour::Containerd`] an image may stand there several times, as often as it is asked for.
     /// Layers that the image `base` has as well, from the lowest up, are left out.
     Save { images: Vec<(ImageId, Vec<String>)>, flavour: Flavour, base: Option<ImageId> },
     /// `export.tar` of an image.
@@ -456,7 +458,9 @@ impl Tree {
         let names = node.shelf.names().ok();
         let (action, ids): (_, Vec<(String, String)>) = match &node.archive {
             Archive::Save { images, .. } => {
-                let named = images.iter().map(|(id, references)| {
+                let mut seen = BTreeSet::new();
+                let once = images.iter().filter(|(id, _)| seen.insert(*id));
+                let named = once.map(|(id, references)| {
                     (id.to_string(), references.first().cloned().unwrap_or_else(|| id.to_string()))
                 });
                 ("image save", named.collect())
@@ -498,30 +502,39 @@ impl Archive {
 }
 
 impl ImageView {
-    /// What `save.tar` holds under this name.
-    pub(super) fn saved(&self) -> Result<Vec<(ImageId, Vec<String>)>> {
+    /// What `save.tar` holds under this name in that flavour.
+    pub(super) fn saved(&self, flavour: Flavour) -> Result<Vec<Named>> {
         let mut images = Vec::new();
-        add_saved(&*self.shelf.names()?, self.id, &self.scope, &mut images);
+        add_saved(&*self.shelf.names()?, self.id, &self.scope, flavour, &mut images);
         Ok(images)
     }
 }
 
 /// Adds what one name of a request stands for: a repository for its references in order; an image
-/// takes the place of the first that names it.
+/// takes the place of the first that names it. containerd lists what it was asked for, one by one.
 pub(super) fn add_saved(
     names: &Names,
     id: ImageId,
     scope: &Scope,
-    images: &mut Vec<(ImageId, Vec<String>)>,
+    flavour: Flavour,
+    images: &mut Vec<Named>,
 ) {
     let mut add = |id: ImageId, tag: Option<&str>| {
-        let at = images.iter().position(|(known, _)| *known == id).unwrap_or_else(|| {
-            images.push((id, Vec::new()));
-            images.len() - 1
-        });
-        let tags = &mut images[at].1;
-        if let Some(tag) = tag.filter(|tag| !tags.iter().any(|known| known == tag)) {
-            tags.push(tag.to_owned());
+        let mut known = images.iter_mut().filter(|(known, _)| *known == id);
+        if flavour == Flavour::Containerd {
+            let is_known = known.any(|(_, tags)| match tag {
+                Some(tag) => tags.iter().any(|known| known == tag),
+                None => tags.is_empty() || matches!(scope, Scope::Repository(_)),
+            });
+            if !is_known {
+                images.push((id, tag.into_iter().map(str::to_owned).collect()));
+            }
+            return;
+        }
+        let tag = tag.map(str::to_owned);
+        match known.next() {
+            Some((_, tags)) => tags.extend(tag.filter(|tag| !tags.contains(tag))),
+            None => images.push((id, tag.into_iter().collect())),
         }
     };
     match scope {

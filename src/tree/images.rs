@@ -200,7 +200,7 @@ impl Tree {
     }
 
     fn save_item(&self, view: &ImageView, flavour: Flavour) -> Result<Option<Item>> {
-        let archive = Archive::Save { images: view.saved()?, flavour, base: None };
+        let archive = Archive::Save { images: view.saved(flavour)?, flavour, base: None };
         Ok(Some(Item::Archive(view.shelf.clone(), archive)))
     }
 

@@ -10,7 +10,7 @@ use super::archives::{Archive, Named, StoredView, shared_layers};
 use super::node::{ImageView, Place};
 use super::places::{Item, Listed};
 use crate::archive::containerd::{self, StoredImage};
-use crate::archive::{documents, save};
+use crate::archive::{Flavour, documents, save};
 use crate::digest::ImageId;
 use crate::error::Result;
 
@@ -105,7 +105,7 @@ impl Tree {
             return Ok(known);
         }
         let shelf = &layout.view.shelf;
-        let images = layout.view.saved()?;
+        let images = layout.view.saved(Flavour::Oci)?;
         let files = match self.stored(shelf, &images, layout.base)? {
             Some(stored) => stored_files(&images, &stored),
             None => self.described_files(layout, &images)?,

@@ -108,6 +108,38 @@ fn a_layout_has_the_blobs_as_they_are_stored_and_every_platform() {
     }
 }
 
+/// Docker lists images in `manifest.json` in random order, and all that it was asked for in
+/// `index.json`, in that order.
+#[test]
+fn several_images_are_what_docker_was_asked_for() {
+    let Some(docker) = golden::store(golden::DOCKER_CONTAINERD) else { return };
+    let Some(expected) = golden::expected(golden::DOCKER_CONTAINERD) else { return };
+    let view = View::of(docker.path());
+    let dangling = [
+        "sha256:6a864e180d187ab7d2cb138faa0577e87b191367ac9fb2641dc25e44cc70123c",
+        "sha256:7b73bd4d1b987c08192db0eb4fa90487500c6768ef913694d96cf72c864a2cf1",
+    ];
+    for (path, theirs) in [
+        (".save/app:1.0+app:2.0+base:1.tar", "save-multi"),
+        (".save/registry.example%2Fteam%2Fapp:1.0+tmp:1+app:1.0.tar", "save-multi2"),
+        (".save/796d5bb3981b+app:1.0.tar", "save-idtag"),
+        (&format!(".save/{}.tar", dangling.join("+")), "save-dangpair"),
+        ("app/save.tar", "save-repo-app"),
+    ] {
+        let bytes = fs::read(expected.path().join(format!("tars/{theirs}.tar"))).unwrap();
+        let ours = view.read(&format!("images/{path}"));
+        assert_eq!(ours.len(), bytes.len(), "{theirs}");
+        let (ours, bytes) = (members(&ours), members(&bytes));
+        let text = |tar: &BTreeMap<String, Vec<u8>>, name: &str| {
+            String::from_utf8_lossy(&tar[name]).into_owned()
+        };
+        for name in ["index.json", "manifest.json"] {
+            assert_eq!(text(&ours, name), text(&bytes, name), "{theirs}: {name}");
+        }
+        assert!(ours == bytes, "{theirs}");
+    }
+}
+
 /// What an archive calls the layers of its image, lowest first.
 fn layers_in(archive: &BTreeMap<String, Vec<u8>>) -> Vec<String> {
     let items: Vec<Value> = serde_json::from_slice(&archive["manifest.json"]).unwrap();

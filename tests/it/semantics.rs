@@ -102,6 +102,7 @@ fn every_promise_names_its_test_and_every_test_its_promise() {
         "it/cli",
         "mount/bytes",
         "mount/daemon",
+        "mount/flavours",
         "mount/kernel",
         "mount/windows",
     ];
