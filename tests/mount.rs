@@ -13,6 +13,8 @@
 mod bytes;
 #[path = "mount/daemon.rs"]
 mod daemon;
+#[path = "mount/flavours.rs"]
+mod flavours;
 #[path = "mount/kernel.rs"]
 mod kernel;
 #[path = "mount/mounted.rs"]
@@ -23,7 +25,16 @@ mod windows;
 #[path = "it/stores"]
 mod stores {
     #![allow(dead_code, reason = "no test binary uses all of it")]
+    pub(crate) mod archives;
+    pub(crate) mod golden;
     pub(crate) mod handmade;
     pub(crate) mod sample;
     pub(crate) mod windows;
+}
+
+#[path = "it/support"]
+mod support {
+    #![allow(dead_code, reason = "no test binary uses all of it")]
+    pub(crate) mod bolt;
+    pub(crate) mod containerd;
 }

@@ -29,7 +29,7 @@ pub(super) const TAG: &str = "org.opencontainers.image.ref.name";
 pub struct StoredImage<'a> {
     /// The image.
     pub image: &'a Image,
-    /// The references that it is saved under, as the store writes them.
+    /// The references that it is saved under here, as the store writes them.
     pub references: &'a [String],
     /// Its blobs.
     pub content: &'a Content,
@@ -130,12 +130,14 @@ fn describe(
 fn manifest(images: &[StoredImage<'_>]) -> Vec<u8> {
     let mut seen = BTreeSet::new();
     let mut items = Vec::new();
-    for StoredImage { references, content, .. } in images {
+    for StoredImage { content, .. } in images {
         let Manifest { config, layers } = &content.manifest;
-        if !seen.insert(content.target.digest) {
+        let target = content.target.digest;
+        if !seen.insert(target) {
             continue;
         }
-        let tags = references.iter().filter_map(|text| tagged(text));
+        let same = images.iter().filter(|image| image.content.target.digest == target);
+        let tags = same.flat_map(|image| image.references).filter_map(|text| tagged(text));
         let tags: Vec<Json> = tags.map(|tag| tag.familiar().into()).collect();
         let layers = layers.iter().map(|layer| path(layer.descriptor.digest).into());
         items.push(Json::object([

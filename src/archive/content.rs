@@ -23,7 +23,7 @@ pub struct Content {
     pub target: Descriptor,
     /// The manifest of the image itself; all of its blobs are here.
     pub manifest: Manifest,
-    /// All blobs that are here, by digest.
+    /// All blobs that are here, by digest, but for those that were left out.
     pub blobs: BTreeMap<Digest, Blob>,
 }
 
@@ -45,6 +45,22 @@ impl Content {
         Ok(is_whole.then(|| Content { target: target.clone(), manifest, blobs }))
     }
 
+    /// Leaves out the lowest `shared` layers, as far as `base`, the manifest of another image, has
+    /// them as the same blobs: whoever has that image does not look for them. A blob that stands for
+    /// another layer as well stays.
+    pub fn leave_out(&mut self, base: &Manifest, shared: usize) {
+        let digests = |manifest: &Manifest| -> Vec<Digest> {
+            manifest.layers.iter().map(|layer| layer.descriptor.digest).collect()
+        };
+        let (ours, theirs) = (digests(&self.manifest), digests(base));
+        let (lowest, others) = ours.split_at(shared.min(ours.len()));
+        for (digest, other) in lowest.iter().zip(&theirs) {
+            if digest == other && !others.contains(digest) {
+                self.blobs.remove(digest);
+            }
+        }
+    }
+
     /// The bytes of a blob, which must have its digest.
     ///
     /// # Errors
@@ -62,6 +78,20 @@ impl Content {
             }
         }))
     }
+}
+
+/// The manifest of `image` itself, on its platform; `None` where it is not here.
+///
+/// # Errors
+/// Fails when the store can't be read, or the manifest is not what its digest says.
+pub fn manifest(store: &dyn LayerStore, image: &Image) -> Result<Option<Manifest>> {
+    let Some(target) = &image.target else { return Ok(None) };
+    let digest = image.stored.as_ref().map_or(target.digest, |stored| stored.manifest);
+    let Some(blob) = store.blob(digest)? else { return Ok(None) };
+    Ok(match document(&blob)? {
+        Document::Manifest(manifest) => Some(manifest),
+        Document::Index(_) => None,
+    })
 }
 
 /// All stored blobs that the index or manifest `target` leads to, itself among them, by digest. As

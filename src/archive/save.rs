@@ -257,8 +257,20 @@ fn exported(images: &[SavedImage<'_>], described: &[Described]) -> Result<Recipe
     for (layer, tar) in images.iter().flat_map(SavedImage::included) {
         blobs.insert(layer.diff_id.0, Arc::clone(tar));
     }
-    let manifest = documents::manifest(Flavour::Containerd, &documents);
+    let manifest = documents::manifest(Flavour::Containerd, &merged(&documents));
     containerd::pack(&blobs, &documents::full_index(&documents), &manifest)
+}
+
+/// Every image once, with all its tags.
+fn merged(images: &[documents::SavedImage]) -> Vec<documents::SavedImage> {
+    let mut merged: Vec<documents::SavedImage> = Vec::new();
+    for image in images {
+        match merged.iter_mut().find(|known| known.id == image.id) {
+            Some(known) => known.tags.extend_from_slice(&image.tags),
+            None => merged.push(image.clone()),
+        }
+    }
+    merged
 }
 
 /// Docker 1.10 to 24: a directory for each layer, named by its V1 identity. A layer that stands in

@@ -1,5 +1,6 @@
 //! The tars of the tree: what each is made of, and a bounded cache of their recipes.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::live::{Draft, Live, Part};
@@ -10,7 +11,7 @@ use super::shelf::{Loaded, Shelf};
 use super::{Tree, XATTR_MAX, journal};
 use crate::archive::Flavour;
 use crate::archive::containerd::{self, StoredImage};
-use crate::archive::content::Content;
+use crate::archive::content::{self, Content};
 use crate::archive::export::{self, Accounts, Export, Style};
 use crate::archive::layers::{self, Layers};
 use crate::archive::mtime_of;
@@ -42,24 +43,32 @@ pub(super) type StoredView = (Arc<Loaded>, Content);
 /// What a tar is made of. Equal values give equal bytes, but for what may be written to.
 #[derive(Debug, Clone)]
 pub(super) enum Archive {
-    /// `save.tar`: the images in order, each with the references that it is saved under.
+    /// `save.tar`: the images in order, each with the references that it is saved under. In
+    /// [`Flavour::Containerd`] an image may stand there several times, as often as it is asked for.
     /// Layers that the image `base` has as well, from the lowest up, are left out.
     Save { images: Vec<(ImageId, Vec<String>)>, flavour: Flavour, base: Option<ImageId> },
     /// `export.tar` of an image.
     Image(ImageId),
     /// A stored blob that belongs to an image.
     Blob(Digest, ImageId),
-    /// `layer.tar`: of an image, the layer at that place.
-    Layer(ImageId, usize, ChainId),
+    /// `layer.tar`: of an image, the layer at that place, and whether it has its diff ID.
+    Layer(ImageId, usize, ChainId, bool),
     /// One of files that may be written to.
     Live(Live),
 }
 
 impl Archive {
+    /// `layer.tar` of that layer, at that place of an image.
+    pub(super) fn of_layer(id: ImageId, index: usize, layer: &Layer) -> Archive {
+        Archive::Layer(id, index, layer.chain_id, is_exact(layer))
+    }
+
     /// What its bytes hang on, over mounts: for a layer only the layers, whichever image shows it.
+    /// One image may lack a blob that another has, compressed in another way.
     pub(super) fn key(&self) -> String {
         match self {
-            Archive::Layer(_, _, chain) => format!("layer {chain}"),
+            Archive::Layer(_, _, chain, true) => format!("layer {chain}"),
+            Archive::Layer(_, _, chain, false) => format!("rebuilt layer {chain}"),
             Archive::Blob(digest, _) => format!("blob {digest}"),
             _ => format!("{self:?}"),
         }
@@ -236,8 +245,8 @@ impl Tree {
     ) -> Result<(Made, u64)> {
         let files = match archive {
             Archive::Live(live) => self.files(shelf, live)?,
-            Archive::Save { images, flavour: Flavour::Containerd, base: None } => {
-                self.stored_stamp(shelf, images)?
+            Archive::Save { images, flavour: Flavour::Containerd, base } => {
+                self.stored_stamp(shelf, images, *base)?
             }
             Archive::Save { .. } | Archive::Image(_) | Archive::Layer(..) | Archive::Blob(..) => 0,
         };
@@ -269,7 +278,9 @@ impl Tree {
 
     fn make(&self, shelf: &Arc<Shelf>, archive: &Archive, files: u64) -> Result<Made> {
         match archive {
-            Archive::Save { images, .. } if files != 0 => self.make_stored(shelf, images, files),
+            Archive::Save { images, base, .. } if files != 0 => {
+                self.make_stored(shelf, images, *base, files)
+            }
             Archive::Save { images, flavour, base } => {
                 self.make_save(shelf, images, *flavour, *base)
             }
@@ -287,7 +298,7 @@ impl Tree {
                 let mtime = shelf.config(*id)?.mtime();
                 Ok(Made { recipe, mtime, stamp: 0, draft: None })
             }
-            Archive::Layer(id, index, _) => {
+            Archive::Layer(id, index, ..) => {
                 let loaded = shelf.image(*id)?;
                 let layer = loaded.image.layers.get(*index);
                 let layer = layer.ok_or_else(|| Error::not_found(format!("layer {index}")))?;
@@ -315,7 +326,7 @@ impl Tree {
             digests.push(match is_exact(layer) {
                 true => layer.diff_id.0,
                 false => {
-                    let archive = Archive::Layer(loaded.image.id, index, layer.chain_id);
+                    let archive = Archive::of_layer(loaded.image.id, index, layer);
                     let recipe = self.made(shelf, &archive)?.recipe;
                     let key = (shelf.name.clone(), archive.key(), 0);
                     self.archives.digests.get_or_make(key, || recipe.digest().map(Summed))?.0
@@ -340,17 +351,25 @@ impl Tree {
         })
     }
 
-    /// Images with all of their blobs; `None` where the store has not all of them.
+    /// Images with all of their blobs, but for the layers that `base` has; `None` where the store has
+    /// not all of them.
     pub(super) fn stored(
         &self,
         shelf: &Shelf,
         images: &[Named],
+        base: Option<ImageId>,
     ) -> Result<Option<Vec<StoredView>>> {
+        let base = base.map(|base| shelf.image(base)).transpose()?;
         let mut found = Vec::new();
         for (id, _) in images {
             let loaded = shelf.image(*id)?;
             let content = Content::read(&*shelf.store, &loaded.image)?;
-            let Some(content) = content else { return Ok(None) };
+            let Some(mut content) = content else { return Ok(None) };
+            if let Some(base) = &base
+                && let Some(manifest) = content::manifest(&*shelf.store, &base.image)?
+            {
+                content.leave_out(&manifest, shared_layers(&loaded.image, &base.image));
+            }
             found.push((loaded, content));
         }
         Ok(Some(found))
@@ -358,8 +377,8 @@ impl Tree {
 
     /// Moves with the bytes of what containerd would export, which tell of other names as well and
     /// of blobs that may yet come; 0 where it has not all that it takes.
-    fn stored_stamp(&self, shelf: &Shelf, images: &[Named]) -> Result<u64> {
-        let Some(found) = self.stored(shelf, images)? else { return Ok(0) };
+    fn stored_stamp(&self, shelf: &Shelf, images: &[Named], base: Option<ImageId>) -> Result<u64> {
+        let Some(found) = self.stored(shelf, images, base)? else { return Ok(0) };
         let mut stamp = Fingerprint::new();
         for (loaded, content) in &found {
             let digests: Vec<_> = content.blobs.keys().collect();
@@ -369,8 +388,14 @@ impl Tree {
     }
 
     /// What containerd exports of images of which the store has all blobs.
-    fn make_stored(&self, shelf: &Shelf, images: &[Named], stamp: u64) -> Result<Made> {
-        let found = self.stored(shelf, images)?;
+    fn make_stored(
+        &self,
+        shelf: &Shelf,
+        images: &[Named],
+        base: Option<ImageId>,
+        stamp: u64,
+    ) -> Result<Made> {
+        let found = self.stored(shelf, images, base)?;
         let found = found.ok_or_else(|| Error::stale("blobs that were just here"))?;
         let mtime = found.iter().map(|(loaded, _)| loaded.config.mtime()).max();
         let stored = found.iter().zip(images).map(|((loaded, content), (_, references))| {
@@ -393,7 +418,7 @@ impl Tree {
             let image = shelf.image(*id)?;
             let mut layers = Vec::new();
             for (index, layer) in image.image.layers.iter().enumerate() {
-                let archive = Archive::Layer(*id, index, layer.chain_id);
+                let archive = Archive::of_layer(*id, index, layer);
                 layers.push(self.made(shelf, &archive)?.recipe);
             }
             loaded.push((self.fitted(shelf, &image)?, image, references, layers));
@@ -433,7 +458,9 @@ impl Tree {
         let names = node.shelf.names().ok();
         let (action, ids): (_, Vec<(String, String)>) = match &node.archive {
             Archive::Save { images, .. } => {
-                let named = images.iter().map(|(id, references)| {
+                let mut seen = BTreeSet::new();
+                let once = images.iter().filter(|(id, _)| seen.insert(*id));
+                let named = once.map(|(id, references)| {
                     (id.to_string(), references.first().cloned().unwrap_or_else(|| id.to_string()))
                 });
                 ("image save", named.collect())
@@ -461,9 +488,7 @@ impl Archive {
     /// Whether its layers are the ones that the engine once had; `None` for what holds no layers.
     pub(super) fn is_exact(&self, shelf: &Shelf) -> Result<Option<bool>> {
         Ok(match self {
-            Archive::Layer(id, index, _) => {
-                shelf.image(*id)?.image.layers.get(*index).map(is_exact)
-            }
+            Archive::Layer(.., is_exact) => Some(*is_exact),
             Archive::Save { images, .. } => {
                 let mut all = true;
                 for (id, _) in images {
@@ -477,30 +502,39 @@ impl Archive {
 }
 
 impl ImageView {
-    /// What `save.tar` holds under this name.
-    pub(super) fn saved(&self) -> Result<Vec<(ImageId, Vec<String>)>> {
+    /// What `save.tar` holds under this name in that flavour.
+    pub(super) fn saved(&self, flavour: Flavour) -> Result<Vec<Named>> {
         let mut images = Vec::new();
-        add_saved(&*self.shelf.names()?, self.id, &self.scope, &mut images);
+        add_saved(&*self.shelf.names()?, self.id, &self.scope, flavour, &mut images);
         Ok(images)
     }
 }
 
 /// Adds what one name of a request stands for: a repository for its references in order; an image
-/// takes the place of the first that names it.
+/// takes the place of the first that names it. containerd lists what it was asked for, one by one.
 pub(super) fn add_saved(
     names: &Names,
     id: ImageId,
     scope: &Scope,
-    images: &mut Vec<(ImageId, Vec<String>)>,
+    flavour: Flavour,
+    images: &mut Vec<Named>,
 ) {
     let mut add = |id: ImageId, tag: Option<&str>| {
-        let at = images.iter().position(|(known, _)| *known == id).unwrap_or_else(|| {
-            images.push((id, Vec::new()));
-            images.len() - 1
-        });
-        let tags = &mut images[at].1;
-        if let Some(tag) = tag.filter(|tag| !tags.iter().any(|known| known == tag)) {
-            tags.push(tag.to_owned());
+        let mut known = images.iter_mut().filter(|(known, _)| *known == id);
+        if flavour == Flavour::Containerd {
+            let is_known = known.any(|(_, tags)| match tag {
+                Some(tag) => tags.iter().any(|known| known == tag),
+                None => tags.is_empty() || matches!(scope, Scope::Repository(_)),
+            });
+            if !is_known {
+                images.push((id, tag.into_iter().map(str::to_owned).collect()));
+            }
+            return;
+        }
+        let tag = tag.map(str::to_owned);
+        match known.next() {
+            Some((_, tags)) => tags.extend(tag.filter(|tag| !tags.contains(tag))),
+            None => images.push((id, tag.into_iter().collect())),
         }
     };
     match scope {

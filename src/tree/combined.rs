@@ -22,12 +22,13 @@ impl Tree {
     pub(super) fn combined_item(&self, shelf: &Arc<Shelf>, name: &str) -> Result<Option<Item>> {
         let Some(spelled) = name.strip_suffix(".tar") else { return Ok(None) };
         let names = shelf.names()?;
+        let flavour = self.flavour(shelf);
         let mut images = Vec::new();
         for spelling in spelled.split('+') {
             let Some(view) = self.spelled(shelf, "", spelling)? else { return Ok(None) };
-            add_saved(&names, view.id, &view.scope, &mut images);
+            add_saved(&names, view.id, &view.scope, flavour, &mut images);
         }
-        let archive = Archive::Save { images, flavour: self.flavour(shelf), base: None };
+        let archive = Archive::Save { images, flavour, base: None };
         Ok(Some(Item::Archive(shelf.clone(), archive)))
     }
 
@@ -65,15 +66,15 @@ impl Tree {
             Flavour::Podman => Flavour::Docker29,
             flavour => flavour,
         };
-        Ok(Archive::Save { images: view.saved()?, flavour, base: Some(base.id) })
+        Ok(Archive::Save { images: view.saved(flavour)?, flavour, base: Some(base.id) })
     }
 
     fn describe_delta(&self, view: &ImageView, base: &ImageView) -> Result<Item> {
         let shelf = &view.shelf;
         let (image, below) = (shelf.image(view.id)?, shelf.image(base.id)?);
         let delta = self.made(shelf, &self.delta(view, base)?)?.recipe.len();
-        let whole =
-            Archive::Save { images: view.saved()?, flavour: self.flavour(shelf), base: None };
+        let flavour = self.flavour(shelf);
+        let whole = Archive::Save { images: view.saved(flavour)?, flavour, base: None };
         let whole = self.made(shelf, &whole)?.recipe.len();
         let description = serde_json::json!({
             "image": view.id.to_string(),

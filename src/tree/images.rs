@@ -200,7 +200,7 @@ impl Tree {
     }
 
     fn save_item(&self, view: &ImageView, flavour: Flavour) -> Result<Option<Item>> {
-        let archive = Archive::Save { images: view.saved()?, flavour, base: None };
+        let archive = Archive::Save { images: view.saved(flavour)?, flavour, base: None };
         Ok(Some(Item::Archive(view.shelf.clone(), archive)))
     }
 
@@ -358,7 +358,7 @@ impl Tree {
             let key = (shelf.name.clone(), format!("layer {}", layer.chain_id), 0);
             self.changes(key, &new()?, &old()?)
         };
-        let archive = Archive::Layer(id, index, layer.chain_id);
+        let archive = Archive::of_layer(id, index, layer);
         Ok(Some(match name {
             "layer.tar" => Item::Archive(shelf.clone(), archive),
             "layer.json" => {

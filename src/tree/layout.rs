@@ -2,7 +2,7 @@
 //! place: with the blobs of a content-addressed store as they are stored, an index of several platforms
 //! among them; elsewhere with layers uncompressed, under their diff IDs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 use super::Tree;
@@ -10,8 +10,8 @@ use super::archives::{Archive, Named, StoredView, shared_layers};
 use super::node::{ImageView, Place};
 use super::places::{Item, Listed};
 use crate::archive::containerd::{self, StoredImage};
-use crate::archive::{documents, save};
-use crate::digest::{Digest, ImageId};
+use crate::archive::{Flavour, documents, save};
+use crate::digest::ImageId;
 use crate::error::Result;
 
 /// Where the blobs are in a layout.
@@ -105,41 +105,12 @@ impl Tree {
             return Ok(known);
         }
         let shelf = &layout.view.shelf;
-        let images = layout.view.saved()?;
-        let files = match self.stored(shelf, &images)? {
-            Some(stored) => self.stored_files(layout, &images, &stored)?,
+        let images = layout.view.saved(Flavour::Oci)?;
+        let files = match self.stored(shelf, &images, layout.base)? {
+            Some(stored) => stored_files(&images, &stored),
             None => self.described_files(layout, &images)?,
         };
         Ok(layout.files.get_or_init(|| files))
-    }
-
-    /// The blobs as they are stored.
-    fn stored_files(
-        &self,
-        layout: &LayoutView,
-        images: &[Named],
-        stored: &[StoredView],
-    ) -> Result<Files> {
-        let base = layout.base.map(|base| layout.view.shelf.image(base)).transpose()?;
-        let mut blobs = BTreeMap::new();
-        for (loaded, content) in stored {
-            let omitted = base.as_ref().map_or(0, |base| shared_layers(&loaded.image, &base.image));
-            let omitted: BTreeSet<Digest> = content
-                .manifest
-                .layers
-                .iter()
-                .take(omitted)
-                .map(|it| it.descriptor.digest)
-                .collect();
-            for digest in content.blobs.keys().filter(|digest| !omitted.contains(digest)) {
-                let blob = Archive::Blob(*digest, loaded.image.id);
-                blobs.insert(digest.hex(), Blob::Archive(blob));
-            }
-        }
-        let images = stored.iter().zip(images).map(|((loaded, content), (_, references))| {
-            StoredImage { image: &loaded.image, references, content }
-        });
-        Ok(Files { index: containerd::index(&images.collect::<Vec<_>>()), blobs })
     }
 
     /// Documents that are made up, and the layers, uncompressed, by their diff IDs.
@@ -161,10 +132,25 @@ impl Tree {
             let given = fitted.as_ref().map_or(&loaded.image, |(image, _)| image);
             let pairs = loaded.image.layers.iter().zip(&given.layers).enumerate();
             for (index, (layer, given)) in pairs.skip(omitted) {
-                let archive = Archive::Layer(*id, index, layer.chain_id);
+                let archive = Archive::of_layer(*id, index, layer);
                 blobs.insert(given.diff_id.hex(), Blob::Archive(archive));
             }
         }
         Ok(Files { index, blobs })
     }
+}
+
+/// The blobs as they are stored.
+fn stored_files(images: &[Named], stored: &[StoredView]) -> Files {
+    let mut blobs = BTreeMap::new();
+    for (loaded, content) in stored {
+        for digest in content.blobs.keys() {
+            let blob = Archive::Blob(*digest, loaded.image.id);
+            blobs.insert(digest.hex(), Blob::Archive(blob));
+        }
+    }
+    let images = stored.iter().zip(images).map(|((loaded, content), (_, references))| {
+        StoredImage { image: &loaded.image, references, content }
+    });
+    Files { index: containerd::index(&images.collect::<Vec<_>>()), blobs }
 }

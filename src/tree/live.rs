@@ -364,7 +364,7 @@ impl Tree {
         let mut layers = Vec::new();
         if let Some(loaded) = &image {
             for (index, layer) in loaded.image.layers.iter().enumerate() {
-                let archive = Archive::Layer(loaded.image.id, index, layer.chain_id);
+                let archive = Archive::of_layer(loaded.image.id, index, layer);
                 layers.push(self.made(shelf, &archive)?.recipe);
             }
         }

@@ -1,8 +1,19 @@
-"""Writes an archive for `docker load` to standard output: images that no Dockerfile makes.
+"""archive.py [SET]: writes an archive for `docker load` to standard output: images that no Dockerfile
+makes.
 
+scenario, unless told otherwise:
 deep:24   24 layers; each adds a file, replaces one and deletes what the one before it added
 odd:1     no `created`, no `os`, an empty config; paths through a symlink of the layer below
 twice:1   created before 1970; three layers, of which it shares one with odd:1
+
+chains:
+most:125  as many layers as Docker takes, which are 127 with those of a container: some empty, some the
+          same as one below; labels that have to be escaped, created long before 1970
+most:124  the same without the topmost
+other:1   some of its layers, in another order
+
+over:
+over:126  one layer more than Docker takes
 """
 
 import hashlib
@@ -54,7 +65,27 @@ IMAGES = {
 }
 
 
-def main():
+def chain(step):
+    """Layer `step` of most:125: every fifth is empty, every seventh the one three below."""
+    if step % 5 == 3:
+        return layer()
+    if step % 7 == 6:
+        return chain(step - 3)
+    below = [(f"f/.wh.{step - 2}", "")] if step % 3 == 2 else []
+    return layer(("f", None), (f"f/{step}", f"{step}\n" * step), *below)
+
+
+LABELS = {f"<{at}&>": "&lt;\u2028\u2029\u0000\u001f\x7f\"\\\U0001f600'</script>" * at for at in range(60)}
+LONG_AGO = {"created": "1901-12-13T20:45:51.999999999-07:00", "architecture": "amd64", "os": "linux",
+            "config": {"Labels": LABELS, "Cmd": ["<&>\u2028"], "Env": ["A=<&>\u2029"]}}
+SETS = {"scenario": IMAGES, "chains": {
+    "most:125": ([chain(step) for step in range(125)], dict(LONG_AGO)),
+    "most:124": ([chain(step) for step in range(124)], dict(LONG_AGO, created="1969-12-31T23:59:59.5Z")),
+    "other:1": ([chain(step) for step in (6, 3, 4, 3, 0)], dict(LONG_AGO, created="2001-01-01T00:00:00Z")),
+}, "over": {"over:126": ([chain(step) for step in range(126)], dict(LONG_AGO))}}
+
+
+def main(chosen):
     out = tarfile.open(fileobj=sys.stdout.buffer, mode="w|")
 
     def add(name, content):
@@ -64,7 +95,7 @@ def main():
         return name
 
     manifest = []
-    for name, (layers, config) in IMAGES.items():
+    for name, (layers, config) in SETS[chosen].items():
         config["rootfs"] = {
             "type": "layers",
             "diff_ids": ["sha256:" + hashlib.sha256(one).hexdigest() for one in layers],
@@ -80,4 +111,4 @@ def main():
     out.close()
 
 
-main()
+main(*sys.argv[1:] or ["scenario"])

@@ -42,10 +42,16 @@ make_image() {
     umoci insert --image "$MINE/layout:1" --opaque "$tree/etc" /opaque
     umoci insert --image "$MINE/layout:1" --whiteout /gone/file
     tar -C "$MINE/layout" -cf "$MINE/image.tar" .
+    # And one that is built upon it.
+    mkdir "$MINE/more"
+    seq 100000 >"$MINE/more/numbers"
+    umoci insert --image "$MINE/layout:1" --tag 2 "$MINE/more" /more
+    tar -C "$MINE/layout" -cf "$MINE/images.tar" .
 }
 make_image >"$MINE/umoci.log" 2>&1
 app=docker.io/library/app:1
-ctr images import --base-name docker.io/library/app "$MINE/image.tar" >/dev/null
+upon=docker.io/library/app:2
+ctr images import --base-name docker.io/library/app "$MINE/images.tar" >/dev/null
 ctr -n k8s.io images import --no-unpack --base-name docker.io/library/app "$MINE/image.tar" >/dev/null
 ctr -n native images import --snapshotter native --base-name docker.io/library/app \
     "$MINE/image.tar" >/dev/null
@@ -87,8 +93,48 @@ loads() {
     ctr -n loaded images rm $app >/dev/null
 }
 check "containerd loads save.tar" loads "$default/save.tar"
+check "and oci.tar" loads "$default/formats/oci.tar"
+mkfifo "$MINE/packed"
+loads_packed() {
+    tar -C "$1" -cf - . >"$MINE/packed" &
+    loads "$MINE/packed"
+}
+check "and oci/, packed" loads_packed "$default/oci"
+check "oci/, oci.tar and save.tar are valid layouts" python3 "$HERE/valid_layout.py" "$default/oci" \
+    "$default/formats/oci.tar" "$default/save.tar" "$N/default/images/app/oci" "$N/native/images/app:1/oci"
 
-mkdir -p "$MINE/k"
+# What app:2 has beyond app:1, whose layers are compressed: for a namespace that has app:1 or not.
+second=$N/default/images/app:2
+import_delta() { # NAMESPACE
+    ctr -n "$1" images import --base-name docker.io/library/app - <"$MINE/delta.tar" >/dev/null
+}
+refused() { # FILE
+    cat "$1" >"$MINE/delta.tar"
+    fails_with "not found" import_delta without
+    same "$(ctr -n without snapshots ls | tail -n +2)" ""
+    ctr -n without images rm --sync $upon >/dev/null
+}
+loads_delta() { # FILE
+    cat "$1" >"$MINE/delta.tar"
+    ctr -n with images import --base-name docker.io/library/app - <"$default/save.tar" >/dev/null
+    import_delta with
+    same "$(ctr -n with images ls | awk -v n=$upon '$1 == n { print $3 }')" "$(cat "$second/id")"
+    ctr -n with images mount $upon "$MINE/k" >/dev/null
+    # Each unpacking gives a directory that a layer only deletes in a time of its own.
+    same "$(rsync -aHAXni --omit-dir-times --delete "$MINE/k/" "$second/rootfs/")" ""
+    ctr -n with images unmount --rm "$MINE/k" >/dev/null
+    ctr -n with images rm --sync $app $upon >/dev/null
+}
+check "a delta lacks the layers of its base, and keeps the other as it is stored" same \
+    "$(tar -tf "$second/save.tar" | sort | comm -23 - <(tar -tf "$second/delta/app:1.tar" | sort))" \
+    "$(tar -xOf "$default/save.tar" manifest.json | jq -r '.[0].Layers[]' | sort)"
+mkdir "$MINE/k"
+tar -C "$second/oci-delta/app:1" -cf "$MINE/oci-delta.tar" .
+for delta in "$second/delta/app:1.tar" "$MINE/oci-delta.tar"; do
+    check "containerd refuses ${delta##*/} without the base" refused "$delta"
+    check "and loads it with the base" loads_delta "$delta"
+done
+
 kernel() { # NAMESPACE SNAPSHOTTER
     ctr -n "$1" images mount --snapshotter "$2" $app "$MINE/k" >/dev/null
 }

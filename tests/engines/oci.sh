@@ -41,6 +41,24 @@ buildah_takes() {
 
 tags_are() { same "$(umoci ls --layout "$1" | sort | tr '\n' ' ')" "$2"; }
 
+# valid WHAT...: layouts below M are what the schemas of the image-spec say, and whole.
+valid() { python3 "$HERE/valid_layout.py" "$@"; }
+
+for image in $(images | grep -vx 'scratch:1\|odd:1'); do
+    path=$M/$(image_path "$image")
+    check "oci/ and oci.tar of $image are valid" valid "$path/oci" "$path/formats/oci.tar"
+done
+check "so they are of a repository, of several images, and in containerd.tar" valid "$M/images/base/oci" \
+    "$M/images/base/formats/oci.tar" "$M/images/app:3/formats/containerd.tar"
+check "oci-delta/ is valid but for what it leaves out" \
+    valid --delta "$M/images/app:3/oci-delta/base:1"
+check "and no whole layout" fails_with "lacks a layer" valid "$M/images/app:3/oci-delta/base:1"
+# Its config is what somebody made who never read the specification.
+for layout in oci formats/oci.tar; do
+    check "$layout of odd:1 tells what is odd" \
+        fails_with "'os' is a required property" valid "$M/images/odd:1/$layout"
+done
+
 for image in base:1 app:3 deep:24; do
     check "skopeo copies oci/ of $image" copies $image oci "$MINE/copy-${image%:*}"
     check "skopeo makes a docker-archive of it" \
@@ -108,3 +126,26 @@ copies_delta() {
 check "skopeo refuses an oci-delta/ without the base" fails_with "no such file or directory" \
     skopeo --insecure-policy copy -q "oci:$(at app:3)/oci-delta/base:3" "oci:$MINE/without"
 check "skopeo copies an oci-delta/ to where the base is" copies_delta
+
+# A store of Docker's with several platforms, indexes, and layers of which only the files are left.
+FIXTURE=$PWD/../shared/fixtures/docker-29-containerd.tar.zst
+valid_if_saved() {
+    local image
+    for image in "$M"/by-id/images/*; do
+        # Of what lacks a layer there is no layout.
+        if [ -r "$image/save.tar" ] && head -c 1 "$image/save.tar" >"$MINE/first"; then
+            valid "$image/oci" "$image/formats/oci.tar"
+            echo "${image##*/}" >>"$MINE/valid"
+        fi
+    done
+    [ "$(wc -l <"$MINE/valid")" -gt 8 ]
+}
+if [ -e "$FIXTURE" ]; then
+    mkdir "$MINE/fixture"
+    tar --xattrs --xattrs-include='*' --numeric-owner --use-compress-program='zstd -d --long=27' \
+        -xf "$FIXTURE" -C "$MINE/fixture"
+    ROOT=$MINE/fixture mount_store containerd
+    check "oci/ and oci.tar of Docker's containerd store are valid" valid_if_saved
+else
+    echo "skipped: $FIXTURE is missing" >&2
+fi

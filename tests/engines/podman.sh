@@ -128,6 +128,18 @@ same_as_engine() {
     done
 }
 
+# saved_together: `podman save -m` of both, which takes images in random order: tried until it is ours.
+saved_together() {
+    local ours=$M/images/.save/localhost%2Fapp:1+localhost%2Fbase:1.tar
+    within 30 as_together "$ours"
+    same "$(stat -c %s "$ours")" "$(stat -c %s "$MINE/together.tar")"
+}
+as_together() {
+    rm -f "$MINE/together.tar"
+    "$PODMAN" save -q -m -o "$MINE/together.tar" localhost/app:1 localhost/base:1
+    cmp "$MINE/together.tar" "$1"
+}
+
 # loads NAME: the engine takes our archive of the image into another store, with the same ID. It would
 # cut a path at its colon.
 loads() {
@@ -178,6 +190,11 @@ for DRIVER in overlay vfs; do
         at=$($PODMAN mount "$name")
         check "files of $name on $DRIVER" same_files "$at" "$M/containers/$name/rootfs"
         $PODMAN umount "$name" >/dev/null
+    done
+    check "several images together on $DRIVER" saved_together
+    for name in $IMAGES; do
+        check "oci/ and oci.tar of $name on $DRIVER are valid" python3 "$HERE/valid_layout.py" \
+            "$M/images/$name/oci" "$M/images/$name/formats/oci.tar"
     done
     check "owners of mapped on $DRIVER" same \
         "$(stat -c '%u:%g' "$M"/containers/mapped/rootfs/{own,other,bin})" "$(printf '0:0\n12:13\n0:0')"

@@ -112,6 +112,83 @@ fn a_layout_has_the_blobs_as_they_are_stored_and_every_platform() {
     }
 }
 
+/// Docker lists images in `manifest.json` in random order, and all that it was asked for in
+/// `index.json`, in that order.
+#[test]
+fn several_images_are_what_docker_was_asked_for() {
+    let Some(docker) = golden::store(golden::DOCKER_CONTAINERD) else { return };
+    let Some(expected) = golden::expected(golden::DOCKER_CONTAINERD) else { return };
+    let view = View::of(docker.path());
+    let dangling = [
+        "sha256:6a864e180d187ab7d2cb138faa0577e87b191367ac9fb2641dc25e44cc70123c",
+        "sha256:7b73bd4d1b987c08192db0eb4fa90487500c6768ef913694d96cf72c864a2cf1",
+    ];
+    for (path, theirs) in [
+        (".save/app:1.0+app:2.0+base:1.tar", "save-multi"),
+        (".save/registry.example%2Fteam%2Fapp:1.0+tmp:1+app:1.0.tar", "save-multi2"),
+        (".save/796d5bb3981b+app:1.0.tar", "save-idtag"),
+        (&format!(".save/{}.tar", dangling.join("+")), "save-dangpair"),
+        ("app/save.tar", "save-repo-app"),
+    ] {
+        let bytes = fs::read(expected.path().join(format!("tars/{theirs}.tar"))).unwrap();
+        let ours = view.read(&format!("images/{path}"));
+        assert_eq!(ours.len(), bytes.len(), "{theirs}");
+        let (ours, bytes) = (members(&ours), members(&bytes));
+        let text = |tar: &BTreeMap<String, Vec<u8>>, name: &str| {
+            String::from_utf8_lossy(&tar[name]).into_owned()
+        };
+        for name in ["index.json", "manifest.json"] {
+            assert_eq!(text(&ours, name), text(&bytes, name), "{theirs}: {name}");
+        }
+        assert!(ours == bytes, "{theirs}");
+    }
+}
+
+/// What an archive calls the layers of its image, lowest first.
+fn layers_in(archive: &BTreeMap<String, Vec<u8>>) -> Vec<String> {
+    let items: Vec<Value> = serde_json::from_slice(&archive["manifest.json"]).unwrap();
+    let [item] = &items[..] else { panic!("{items:?}") };
+    let layers = item["Layers"].as_array().unwrap().iter();
+    layers.map(|layer| layer.as_str().unwrap().to_owned()).collect()
+}
+
+/// Whatever is compressed stays so; of the lowest layers those are left out that the base has as
+/// the same blobs, and a layout without them has the blobs of the archive without them.
+#[test]
+fn a_delta_has_the_stored_blobs_but_those_of_its_base() {
+    let Some(docker) = golden::store(golden::DOCKER_CONTAINERD) else { return };
+    let view = View::of(docker.path());
+    let names = view.names("images").into_iter().filter(|name| name.contains(':'));
+    let read = |name: String| {
+        let save = view.try_read(&format!("images/{name}/save.tar")).ok()?;
+        Some((name, members(&save)))
+    };
+    let images: Vec<_> = names.filter_map(read).collect();
+    let (mut smaller, mut compressed) = (0, 0);
+    for (name, whole) in &images {
+        for (base, below) in &images {
+            let (layers, others) = (layers_in(whole), layers_in(below));
+            let shared = layers.iter().zip(&others).take_while(|(one, other)| one == other);
+            let left_out: Vec<&String> = shared.map(|(layer, _)| layer).collect();
+            let delta = members(&view.read(&format!("images/{name}/delta/{base}.tar")));
+            let expected = whole.iter().filter(|(path, _)| !left_out.contains(path));
+            let expected: BTreeMap<_, _> =
+                expected.map(|(path, bytes)| (path.clone(), bytes.clone())).collect();
+            assert!(delta == expected, "{name} on {base}: {:?}", delta.keys());
+            let blobs = view.names(&format!("images/{name}/oci-delta/{base}/blobs/sha256"));
+            let in_delta = delta.keys().filter_map(|path| path.strip_prefix("blobs/sha256/"));
+            let in_delta: Vec<_> = in_delta.filter(|name| !name.is_empty()).collect();
+            assert_eq!(blobs, in_delta, "{name} on {base}");
+            smaller += usize::from(!left_out.is_empty() && name != base);
+            compressed += layers
+                .iter()
+                .filter(|path| delta.get(*path).is_some_and(|it| it[0] == 0x1f))
+                .count();
+        }
+    }
+    assert!(smaller > 3 && compressed > 3, "{smaller} {compressed}");
+}
+
 /// The entries of a tar by name, `manifest.json` as a set.
 fn members(tar: &[u8]) -> BTreeMap<String, Vec<u8>> {
     let mut members = BTreeMap::new();
@@ -258,6 +335,28 @@ fn an_image_without_its_blob_is_saved_as_one_that_loads() {
     let target = json(&format!("blobs/sha256/{}", &target[7..]));
     assert_eq!(target["layers"][0]["digest"], digest.to_string());
     assert_eq!(target["config"]["digest"].as_str().unwrap()[7..], config["blobs/sha256/".len()..]);
+}
+
+/// `solo` has the layer of `zstd:1` as another blob, which is there.
+#[test]
+fn a_layer_that_is_rebuilt_for_one_image_is_whole_in_another() {
+    let Some(docker) = golden::store(golden::DOCKER_CONTAINERD) else { return };
+    let view = View::of(docker.path());
+    let tars = [format!("{REGISTRY}/zstd:1"), solo()].map(|image| {
+        let layers = format!("images/{image}/layers");
+        let path = format!("{layers}/{}/layer.tar", view.names(&layers)[0]);
+        (view.attr(&path).unwrap().ino, Digest::of(&view.read(&path)))
+    });
+    let diff_id = "sha256:65bc33c8ae70b9d7ab29fb92c0c589c789b08abfb57b18d408ee6a1a2913b3ba";
+    assert_eq!(tars[1].1.to_string(), diff_id);
+    assert_ne!(tars[0].1, tars[1].1);
+    assert_ne!(tars[0].0, tars[1].0, "an inode number for two files");
+    let members = members(&view.read(&format!("images/{}/formats/oci.tar", solo())));
+    assert!(members.contains_key(&format!("blobs/sha256/{}", &diff_id[7..])));
+    for (path, body) in members.iter().filter(|(path, _)| path.starts_with("blobs/sha256/")) {
+        let hex = &path["blobs/sha256/".len()..];
+        assert!(hex.is_empty() || Digest::of(body).hex() == hex, "{path}");
+    }
 }
 
 #[test]

@@ -67,6 +67,19 @@ fn archives_have_podman_s_own_bytes() {
     }
 }
 
+/// `podman save -m` takes images in random order.
+#[test]
+fn several_images_are_those_of_podman() {
+    let Some(podman) = golden::store(golden::PODMAN) else { return };
+    let Some(expected) = golden::expected(golden::PODMAN) else { return };
+    let theirs = fs::read(expected.path().join("save-multi.tar")).unwrap();
+    let view = View::of(podman.path());
+    let papp = "localhost%2Fpapp:1.0+registry.example%2Fteam%2Fpapp:1.0";
+    let orders = [format!("{papp}+localhost%2Fbase:1"), format!("localhost%2Fbase:1+{papp}")];
+    let ours = orders.map(|names| view.read(&format!("images/.save/{names}.tar")));
+    assert!(ours.contains(&theirs), "neither order gives save-multi.tar");
+}
+
 /// The layer that Podman made of `pbuild` when it committed it. In the store that it wrote, the
 /// whiteouts are one file with several names, which the archive of the fixture does not tell.
 #[test]

@@ -2,15 +2,25 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rustix::io::Errno;
 
+use serde_json::json;
+use stratafs::digest::Digest;
+
 use crate::mounted::{Mounted, STRATAFS, can_mount};
+use crate::stores::archives::{Layout, Tar, descriptor, named, saved, write_files};
+use crate::stores::handmade::{CREATED, gzip};
 use crate::stores::windows::{
     ARCHIVE, DIRECTORY, Exported, SECURITY, alternate, canonical, data, ea, security, symlink,
 };
+use crate::support::containerd::{self, Made};
+
+const GZIPPED: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 
 /// A layer and one below it, as a source.
 fn layers(dir: &Path) -> PathBuf {
@@ -144,4 +154,131 @@ fn a_layer_of_the_mount_unpacks_into_what_it_was_made_of() {
     let diff = Command::new("diff").arg("-r").arg(dir.path().join("Above")).arg(&again).output();
     let diff = diff.unwrap();
     assert!(diff.status.success(), "{}", String::from_utf8_lossy(&diff.stdout));
+}
+
+/// The config of an image of these layers, as Windows' own images have it.
+fn config(tars: &[Vec<u8>]) -> Vec<u8> {
+    let diff_ids: Vec<String> = tars.iter().map(|tar| Digest::of(tar).to_string()).collect();
+    let config = json!({
+        "architecture": "amd64", "os": "windows", "os.version": "10.0.17763.1", "created": CREATED,
+        "config": { "Cmd": ["c:\\windows\\system32\\cmd.exe"] },
+        "rootfs": { "type": "layers", "diff_ids": diff_ids },
+        "history": [{ "created_by": "Apply image" }, { "created_by": "cmd" }],
+    });
+    config.to_string().into_bytes()
+}
+
+/// The same image in an archive, in a layout with compressed layers, in an archive of that, and in
+/// containerd's store for Windows' platform: `app:1` in each.
+fn packed(dir: &Path, tars: &[Vec<u8>; 2]) -> (Vec<(String, PathBuf)>, Made) {
+    let [archive, layout, layout_tar] =
+        ["saved.tar", "layout", "layout.tar"].map(|it| dir.join(it));
+    let config = config(tars);
+    let layers = [&tars[0][..], &tars[1][..]];
+    let files = saved(&config, &layers, &json!(["app:1"]));
+    fs::write(&archive, Tar::of(&files).finish()).unwrap();
+
+    let blobs = tars.each_ref().map(|tar| gzip(tar));
+    let mut made = Layout::default();
+    blobs.iter().for_each(|blob| made.put(blob));
+    let described = blobs.each_ref().map(|blob| descriptor(GZIPPED, blob));
+    let image = made.image_of(&config, &described);
+    let files = made.finish(&[named(image, "app:1")]);
+    write_files(&layout, &files);
+    fs::write(&layout_tar, Tar::of(&files).finish()).unwrap();
+
+    let mut made = Made::new();
+    let layers = blobs.map(|blob| made.blob("default", GZIPPED, &blob).json());
+    let config = made.blob("default", CONFIG, &config).json();
+    let manifest = json!({
+        "schemaVersion": 2, "mediaType": containerd::MANIFEST, "config": config, "layers": layers,
+    });
+    let manifest = made.blob("default", containerd::MANIFEST, manifest.to_string().as_bytes());
+    let mut entry = manifest.json();
+    entry["platform"] =
+        json!({ "architecture": "amd64", "os": "windows", "os.version": "10.0.17763.1" });
+    let index = made.index("default", &[entry]);
+    made.image("default", "docker.io/library/app:1", &index);
+    made.write();
+
+    let sources = [
+        ("docker-archive", archive),
+        ("oci", layout),
+        ("oci-archive", layout_tar),
+        ("containerd", made.path().to_owned()),
+    ];
+    let sources = sources.map(|(kind, path)| (format!("{kind}:{}", path.display()), path));
+    (sources.to_vec(), made)
+}
+
+/// All that is told of every file below a directory.
+fn told(dir: &Path) -> BTreeMap<PathBuf, String> {
+    let mut all = BTreeMap::new();
+    let mut left = vec![dir.to_owned()];
+    while let Some(path) = left.pop() {
+        let meta = path.symlink_metadata().unwrap();
+        let (mode, time) = (meta.mode(), (meta.mtime(), meta.mtime_nsec()));
+        let bytes = meta.is_file().then(|| Digest::of(&fs::read(&path).unwrap()).to_string());
+        let target = fs::read_link(&path).ok();
+        let win32 = xattr(&path, "user.stratafs.win32").ok();
+        let name = path.strip_prefix(dir).unwrap().to_owned();
+        if name != Path::new("") {
+            let attributes = (xattrs(&path), win32, target);
+            all.insert(
+                name,
+                format!("{mode:o} {time:?} {} {bytes:?} {attributes:?}", meta.nlink()),
+            );
+        }
+        if meta.is_dir() {
+            left.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        }
+    }
+    all
+}
+
+#[test]
+fn windows_layers_in_archives_and_stores_are_as_their_directories() {
+    if !can_mount() {
+        return;
+    }
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let direct = Mounted::new(&layers(dir.path()));
+    let top = |mounted: &Mounted, image: &str| {
+        let layers = mounted.at(image).join("layers");
+        let names = names(&layers);
+        assert_eq!(names.len(), 2);
+        [layers.join(&names[0]), layers.join(&names[1])]
+    };
+    let expected = top(&direct, "images/above");
+    let tars = expected.each_ref().map(|layer| fs::read(layer.join("layer.tar")).unwrap());
+    let rootfs = told(&direct.at("images/above/rootfs"));
+    let diffs = expected.each_ref().map(|layer| told(&layer.join("diff")));
+    let changes = expected.each_ref().map(|layer| fs::read(layer.join("changes")).unwrap());
+    assert!(rootfs.len() > 15 && diffs[1].contains_key(Path::new("Files/Windows/.wh.old")));
+    let streams = rootfs.values().filter(|told| told.contains("user.win.stream."));
+    assert!(streams.count() > 1);
+
+    let (sources, _containerd) = packed(dir.path(), &tars);
+    for (source, _) in sources {
+        let cache = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let options = ["--cache", cache.path().to_str().unwrap()];
+        let mounted = Mounted::with(Path::new(&source), &options);
+        let layers = top(&mounted, "images/app:1");
+        for (at, layer) in layers.iter().enumerate() {
+            assert!(fs::read(layer.join("layer.tar")).unwrap() == tars[at], "{source}: layer {at}");
+            assert_eq!(told(&layer.join("diff")), diffs[at], "{source}: layer {at}");
+            assert_eq!(fs::read(layer.join("changes")).unwrap(), changes[at], "{source}: {at}");
+        }
+        assert_eq!(told(&mounted.at("images/app:1/rootfs")), rootfs, "{source}");
+
+        // And back again, from any of them.
+        let again = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let mut unpack = Command::new(STRATAFS);
+        unpack.args(["windows-layer", "unpack"]).arg(layers[1].join("layer.tar"));
+        assert!(unpack.arg(again.path().join("layer")).status().unwrap().success(), "{source}");
+        let mut diff = Command::new("diff");
+        diff.arg("-r").arg(dir.path().join("Above")).arg(again.path().join("layer"));
+        let diff = diff.output().unwrap();
+        assert!(diff.status.success(), "{source}: {}", String::from_utf8_lossy(&diff.stdout));
+    }
 }
