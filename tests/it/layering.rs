@@ -60,7 +60,8 @@ fn sources() -> Vec<Source> {
     files.into_iter().map(source).collect()
 }
 
-fn collect(directory: &Path, files: &mut Vec<PathBuf>) {
+/// All files of Rust below a directory.
+pub(crate) fn collect(directory: &Path, files: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
