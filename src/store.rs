@@ -188,6 +188,9 @@ pub struct Catalog {
     pub images: BTreeMap<ImageId, Option<ImageId>>,
     /// References as the store writes them (familiar names, `repo:tag` or `repo@sha256:..`).
     pub references: BTreeMap<String, ImageId>,
+    /// Other digests by which the engine knows an image as by its ID: Kubernetes' tools call one in
+    /// containerd's store by its config's.
+    pub aliases: BTreeMap<ImageId, ImageId>,
     /// Every container.
     pub containers: Vec<ContainerSummary>,
     /// Every volume that the engine keeps itself, sorted by name.

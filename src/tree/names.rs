@@ -92,6 +92,11 @@ impl Names {
         self.catalog.images.contains_key(&id)
     }
 
+    /// The image that has that ID, or that the engine knows by that digest as well.
+    pub(super) fn image(&self, id: ImageId) -> Option<ImageId> {
+        self.catalog.image(id)
+    }
+
     /// The image that another was made from, where the store knows it.
     pub(super) fn parent(&self, id: ImageId) -> Option<ImageId> {
         self.parents.get(&id).copied()
@@ -214,6 +219,7 @@ impl Filter {
             catalog.references.retain(|name, _| self.images.iter().any(|glob| glob.matches(name)));
             let named: BTreeSet<_> = catalog.references.values().copied().collect();
             catalog.images.retain(|id, _| named.contains(id));
+            catalog.aliases.retain(|_, id| named.contains(id));
         }
         if !self.containers.is_empty() {
             let is_shown = |name: &str| self.containers.iter().any(|glob| glob.matches(name));

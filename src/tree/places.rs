@@ -219,9 +219,7 @@ impl Tree {
             (Place::ImagesById(shelf), _) => {
                 let id = ImageId::from_hex(name).ok().filter(|_| name.len() == 64);
                 let names = shelf.names()?;
-                id.filter(|id| names.has_image(*id))
-                    .map(|id| self.image_by_id(shelf, id))
-                    .transpose()
+                id.and_then(|id| names.image(id)).map(|id| self.image_by_id(shelf, id)).transpose()
             }
             (Place::ContainersById(shelf), _) => {
                 let names = shelf.names()?;

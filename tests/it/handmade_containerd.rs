@@ -12,7 +12,7 @@ use serde_json::json;
 use stratafs::digest::{Digest, ImageId};
 use stratafs::store::containerd::Containerd;
 use stratafs::store::{LayerSource, LayerStore, Pod, State};
-use stratafs::tree::{Options, Tree};
+use stratafs::tree::{Filter, Options, Tree};
 
 use crate::stores::view::View;
 use crate::support::bolt::{self, bucket, put};
@@ -76,6 +76,41 @@ fn names_are_shown_as_people_write_them() {
     assert_eq!(damaged.len(), 2, "{damaged:?}");
     let image = open(&made).image(ImageId(digest)).unwrap();
     assert_eq!(image.references.len(), 4);
+}
+
+#[test]
+fn an_image_of_kubernetes_is_found_by_its_config_as_well() {
+    let mut made = Made::new();
+    let (below, _, app) = plain(&mut made);
+    let lone = made.manifest("default", "amd64", &[&below]);
+    let config = |made: &Made, manifest: &Stored| {
+        let bytes = fs::read(made.blobs().join(manifest.digest.hex())).unwrap();
+        let manifest: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+        Digest::parse(manifest["config"]["digest"].as_str().unwrap()).unwrap()
+    };
+    let (app_config, lone_config) = (config(&made, &app), config(&made, &lone));
+    made.image("default", &app_config.to_string(), &app);
+    // Its name went over to another image, and it is left with this one.
+    made.image("default", &lone_config.to_string(), &lone);
+    let tree = |options| Tree::new(vec![Arc::new(open(&made))], options);
+    let all = View { tree: tree(Options::default()) };
+    assert_eq!(all.names("by-id/images").len(), 2, "no image is listed twice");
+    for (digest, id) in [(app_config, app.digest), (lone_config, lone.digest)] {
+        let hex = digest.hex();
+        let spellings = [format!("sha256:{hex}"), hex.clone(), hex[..13].to_owned()];
+        let spellings = spellings.map(|text| format!("images/{text}"));
+        for name in spellings.iter().chain([&format!("by-id/images/{hex}")]) {
+            assert_eq!(all.text(&format!("{name}/id")), format!("{id}\n"), "{name}");
+            assert_eq!(all.text(&format!("{name}/rootfs/below")), "below", "{name}");
+        }
+    }
+    let images = vec![glob::Pattern::new("app:*").unwrap()];
+    let filter = Filter { images, ..Filter::default() };
+    let some = View { tree: tree(Options { filter, ..Options::default() }) };
+    assert!(some.attr(&format!("images/{app_config}")).is_ok());
+    for hidden in [lone_config, lone.digest] {
+        assert!(some.attr(&format!("images/{hidden}")).is_err());
+    }
 }
 
 #[test]
