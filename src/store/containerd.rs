@@ -109,6 +109,27 @@ impl LayerStore for Containerd {
         Ok(bytes.map(|bytes| Blob { digest, bytes: Arc::new(bytes) }))
     }
 
+    fn namespaces(&self) -> Result<Option<Vec<String>>> {
+        if self.location.docker.is_some() {
+            return Ok(None);
+        }
+        let roots = self.roots()?;
+        Ok(Some(open::namespaces(&self.databases.meta(&roots)?.database)))
+    }
+
+    fn in_namespace(&self, name: &str) -> Result<Arc<dyn LayerStore>> {
+        let info = StoreInfo { namespace: Some(name.to_owned()), ..self.info.clone() };
+        Ok(Arc::new(Containerd {
+            info,
+            namespace: name.to_owned(),
+            location: self.location.clone(),
+            roots: Mutex::new(self.roots()?),
+            databases: Databases::default(),
+            layers: OpenLayers::new(),
+            ..*self
+        }))
+    }
+
     fn volume(&self, name: &str) -> Result<Volume> {
         volumes::read(self.roots()?.volumes.as_ref(), name, None)
     }

@@ -15,9 +15,11 @@ use crate::store::{Catalog, ContainerSummary};
 /// Longest name of a directory entry, in bytes (Linux `NAME_MAX`).
 const NAME_MAX: usize = 255;
 
-/// Which images and containers are shown; an empty list means all.
+/// Which images, containers and namespaces are shown; an empty list means all.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
+    /// Namespaces: those of the stores that the tree is made of, and no other that comes to be used.
+    pub namespaces: Vec<String>,
     /// Patterns of references; an image with no reference that fits is not shown.
     pub images: Vec<glob::Pattern>,
     /// Patterns of container names.

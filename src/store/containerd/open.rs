@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use super::Containerd;
-use super::records::ImageRecord;
+use super::records::{ContainerRecord, ImageRecord};
 use super::roots::{DATABASE, Location, METADATA, Roots};
 use super::snapshots::Snapshotter;
 use super::state::Databases;
@@ -15,6 +15,7 @@ use crate::backing::{Access, Fingerprint, Root, Time};
 use crate::bolt::{Database, Reader};
 use crate::error::Error;
 use crate::store::driver::OpenLayers;
+use crate::store::names::is_container_name;
 use crate::store::system::is_in_user_namespace;
 use crate::store::{Conventions, Marks, OpenError, StoreInfo};
 
@@ -30,13 +31,17 @@ const OWN: &str = "containerd/daemon";
 const BESIDE: &str = "containerd";
 
 impl Containerd {
+    /// The namespace that containerd's tools use where none is named.
+    pub(in crate::store) const DEFAULT_NAMESPACE: &'static str = "default";
+
     /// True where `path` looks like a data root.
     #[must_use]
     pub fn is_at(path: &Path) -> bool {
         path.join(METADATA).join(DATABASE).is_file()
     }
 
-    /// The namespaces of the data root at `path` that hold an image or a container, sorted.
+    /// The namespaces of the data root at `path` that hold an image or a container, sorted, or else
+    /// containerd's default.
     ///
     /// # Errors
     /// Fails where `path` is no data root, or may not be read.
@@ -145,12 +150,20 @@ fn not_a_store(path: &Path, err: Error) -> OpenError {
     }
 }
 
-fn namespaces(database: &Database) -> Vec<String> {
+/// The namespaces that hold an image, or a container whose files are here, or else the default one.
+pub(super) fn namespaces(database: &Database) -> Vec<String> {
     let all = database.bucket(&[b"v1"]).into_iter().flat_map(|v1| v1.buckets());
     let used = all.filter(|(_, namespace)| {
-        let parts: [&[u8]; 2] = [b"images", b"containers"];
-        let mut parts = parts.iter().filter_map(|part| namespace.bucket(part));
-        parts.any(|part| part.buckets().next().is_some())
+        let mut images = namespace.bucket(b"images").into_iter().flat_map(|it| it.buckets());
+        let containers = namespace.bucket(b"containers").into_iter().flat_map(|it| it.buckets());
+        let mut containers = containers.filter_map(|(_, it)| ContainerRecord::parse(it));
+        images.next().is_some() || containers.next().is_some()
     });
-    used.filter_map(|(name, _)| Some(std::str::from_utf8(name).ok()?.to_owned())).collect()
+    let names = used.filter_map(|(name, _)| str::from_utf8(name).ok());
+    let mut names: Vec<String> =
+        names.filter(|name| is_container_name(name)).map(str::to_owned).collect();
+    if names.is_empty() {
+        names.push(Containerd::DEFAULT_NAMESPACE.to_owned());
+    }
+    names
 }

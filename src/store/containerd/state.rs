@@ -23,6 +23,13 @@ pub(super) struct Databases {
     snapshotters: [Reader; Snapshotter::ALL.len()],
 }
 
+impl Databases {
+    /// `meta.db` as it is now.
+    pub(super) fn meta(&self, roots: &Roots) -> Result<Arc<Snapshot>> {
+        self.meta.read(&roots.metadata, DATABASE)
+    }
+}
+
 /// A moment of a namespace.
 #[derive(Debug)]
 pub(super) struct State<'a> {
@@ -51,7 +58,7 @@ impl<'a> State<'a> {
         open: &'a OpenLayers,
         (marks, seed): (Marks, u64),
     ) -> Result<State<'a>> {
-        let mut meta = databases.meta.read(&roots.metadata, DATABASE)?;
+        let mut meta = databases.meta(roots)?;
         let mut tries = 1;
         loop {
             let mut snapshotters = [const { None }; Snapshotter::ALL.len()];
@@ -62,7 +69,7 @@ impl<'a> State<'a> {
                     None => None,
                 };
             }
-            let after = databases.meta.read(&roots.metadata, DATABASE)?;
+            let after = databases.meta(roots)?;
             if Arc::ptr_eq(&meta, &after) || tries == TRIES {
                 return Ok(State { roots, namespace, meta, snapshotters, open, marks, seed });
             }
