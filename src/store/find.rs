@@ -271,7 +271,11 @@ fn open_namespaces(path: &Path) -> Result<Vec<Arc<dyn LayerStore>>, OpenError> {
     let open = |namespace: &String| -> Result<Arc<dyn LayerStore>, OpenError> {
         Ok(Arc::new(Containerd::open(path, namespace)?))
     };
-    Containerd::namespaces(path)?.iter().map(open).collect()
+    let mut namespaces = Containerd::namespaces(path)?;
+    if namespaces.is_empty() {
+        namespaces.push(Containerd::DEFAULT_NAMESPACE.to_owned());
+    }
+    namespaces.iter().map(open).collect()
 }
 
 /// Opens the namespace that is used where there is one, or else containerd's default.

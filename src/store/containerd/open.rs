@@ -10,14 +10,14 @@ use super::Containerd;
 use super::records::{ContainerRecord, ImageRecord};
 use super::roots::{DATABASE, Location, METADATA, Roots};
 use super::snapshots::Snapshotter;
-use super::state::Databases;
+use super::state::{Databases, Manner};
 use crate::backing::{Access, Fingerprint, Root, Time};
 use crate::bolt::{Database, Reader};
 use crate::error::Error;
 use crate::store::driver::OpenLayers;
 use crate::store::names::is_container_name;
-use crate::store::system::is_in_user_namespace;
-use crate::store::{Conventions, Marks, OpenError, StoreInfo};
+use crate::store::system::{System, is_in_user_namespace, mapped_root};
+use crate::store::{Conventions, IdPair, Marks, OpenError, StoreInfo};
 
 /// What makes a directory a data root, for messages.
 const LOOKED_FOR: &str = "io.containerd.metadata.v1.bolt/meta.db";
@@ -40,8 +40,7 @@ impl Containerd {
         path.join(METADATA).join(DATABASE).is_file()
     }
 
-    /// The namespaces of the data root at `path` that hold an image or a container, sorted, or else
-    /// containerd's default.
+    /// The namespaces of the data root at `path` that hold an image or a container, sorted.
     ///
     /// # Errors
     /// Fails where `path` is no data root, or may not be read.
@@ -112,13 +111,10 @@ fn open(path: &Path, location: Location, namespace: &str) -> Result<Containerd, 
         namespace: (!is_docker).then(|| namespace.to_owned()),
         conventions: Conventions::Containerd,
     };
-    let mut seed = Fingerprint::new();
-    seed.add(location.data.as_os_str().as_bytes());
     Ok(Containerd {
         info,
         namespace: namespace.to_owned(),
-        marks: overlay_marks(&location.data),
-        seed: seed.finish(),
+        manner: manner(&location),
         location,
         roots: Mutex::new(Arc::new(roots)),
         databases,
@@ -126,11 +122,24 @@ fn open(path: &Path, location: Location, namespace: &str) -> Result<Containerd, 
     })
 }
 
-/// How overlayfs marks what a layer hides: as root may, or in an engine without root as any user
-/// may. The data root of such a one belongs to its user.
-fn overlay_marks(data: &Path) -> Marks {
-    let is_rootless = fs::metadata(data).is_ok_and(|data| data.uid() != 0);
-    if is_rootless || is_in_user_namespace() { Marks::User } else { Marks::Trusted }
+/// How files lie there. The data root of an engine without root belongs to its user, and overlayfs
+/// marks there what a layer hides as any user may.
+fn manner(location: &Location) -> Manner {
+    let data = fs::metadata(&location.data).ok();
+    let owner = data.map(|data| IdPair { user: data.uid(), group: data.gid() });
+    let owner = owner.filter(|owner| owner.user != 0);
+    let is_rootless = owner.is_some() || is_in_user_namespace();
+    let system = System::around(location.docker.as_ref().unwrap_or(&location.data));
+    let system = system.as_ref();
+    let root = location.docker.as_ref().and_then(|docker| mapped_root(docker.file_name()?));
+    let mut seed = Fingerprint::new();
+    seed.add(location.data.as_os_str().as_bytes());
+    Manner {
+        marks: if is_rootless { Marks::User } else { Marks::Trusted },
+        seed: seed.finish(),
+        engine: owner.and_then(|owner| system?.rootless(owner)),
+        remapped: root.and_then(|root| system?.remapped(root)),
+    }
 }
 
 fn locate(data: &Path, docker: Option<PathBuf>) -> Result<Location, OpenError> {
@@ -150,7 +159,7 @@ fn not_a_store(path: &Path, err: Error) -> OpenError {
     }
 }
 
-/// The namespaces that hold an image, or a container whose files are here, or else the default one.
+/// The namespaces that hold an image, or a container whose files are here.
 pub(super) fn namespaces(database: &Database) -> Vec<String> {
     let all = database.bucket(&[b"v1"]).into_iter().flat_map(|v1| v1.buckets());
     let used = all.filter(|(_, namespace)| {
@@ -160,10 +169,5 @@ pub(super) fn namespaces(database: &Database) -> Vec<String> {
         images.next().is_some() || containers.next().is_some()
     });
     let names = used.filter_map(|(name, _)| str::from_utf8(name).ok());
-    let mut names: Vec<String> =
-        names.filter(|name| is_container_name(name)).map(str::to_owned).collect();
-    if names.is_empty() {
-        names.push(Containerd::DEFAULT_NAMESPACE.to_owned());
-    }
-    names
+    names.filter(|name| is_container_name(name)).map(str::to_owned).collect()
 }
