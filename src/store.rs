@@ -93,6 +93,23 @@ pub trait LayerStore: fmt::Debug + Send + Sync {
         Ok(None)
     }
 
+    /// The namespaces of its directory that hold something now, sorted, or else its engine's default;
+    /// `None` where the engine has no namespaces.
+    ///
+    /// # Errors
+    /// Fails when the store itself is unreadable.
+    fn namespaces(&self) -> Result<Option<Vec<String>>> {
+        Ok(None)
+    }
+
+    /// The store of another of [`LayerStore::namespaces`].
+    ///
+    /// # Errors
+    /// Fails where the engine has none, or the store itself is unreadable.
+    fn in_namespace(&self, name: &str) -> Result<Arc<dyn LayerStore>> {
+        Err(Error::not_found(name))
+    }
+
     /// Whether another file may come into the place of the one that holds its images: what was read
     /// of them then counts for one generation only, though they keep their IDs.
     fn is_replaceable(&self) -> bool {
@@ -188,6 +205,9 @@ pub struct Catalog {
     pub images: BTreeMap<ImageId, Option<ImageId>>,
     /// References as the store writes them (familiar names, `repo:tag` or `repo@sha256:..`).
     pub references: BTreeMap<String, ImageId>,
+    /// Other digests by which the engine knows an image as by its ID: Kubernetes' tools call one in
+    /// containerd's store by its config's.
+    pub aliases: BTreeMap<ImageId, ImageId>,
     /// Every container.
     pub containers: Vec<ContainerSummary>,
     /// Every volume that the engine keeps itself, sorted by name.

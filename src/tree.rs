@@ -55,7 +55,6 @@ use journal::Journal;
 use memo::Memo;
 use merged::DirectoryCache;
 use node::{Node, Place};
-use shelf::Shelf;
 use stores::Engine;
 use sums::Sums;
 
@@ -214,7 +213,8 @@ pub struct Tree {
 }
 
 impl Tree {
-    /// The tree of these stores. Reads none of them.
+    /// The tree of these stores, and of namespaces beside them that come to be used. Reads none of
+    /// them.
     #[must_use]
     pub fn new(stores: Vec<Arc<dyn LayerStore>>, options: Options) -> Tree {
         let errors = Arc::new(Journal::default());
@@ -235,7 +235,7 @@ impl Tree {
             errors,
         };
         let root = match &tree.engines[..] {
-            [only] => only.place(),
+            [only] => Place::Engine(Arc::clone(only)),
             _ => Place::Root,
         };
         let attr = tree.directory_attr(ROOT, tree.started);
@@ -406,7 +406,7 @@ impl Tree {
         let mut space = Space { total: 0, used: 0, inodes: self.inodes.len() as u64 };
         for engine in &self.engines {
             let mut total = 0;
-            for shelf in &engine.shelves {
+            for shelf in engine.shelves() {
                 let usage = shelf.store.usage()?;
                 total = usage.total; // namespaces lie on one file system
                 space.used += usage.used;
@@ -419,10 +419,6 @@ impl Tree {
     /// Notes a failure that the kernel was told about, in `.stratafs/errors` and the log.
     pub fn report(&self, error: &Error) {
         self.errors.report(error);
-    }
-
-    fn shelves(&self) -> impl Iterator<Item = &Arc<Shelf>> {
-        self.engines.iter().flat_map(|engine| &engine.shelves)
     }
 
     /// Attributes of a made-up directory.

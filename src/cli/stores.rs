@@ -75,7 +75,7 @@ pub(super) fn run(args: &StoresArgs) -> Result<ExitCode, Failure> {
     let mut reports = Vec::new();
     let tree = Tree::new(opened, Options::default());
     for (name, store) in tree.stores() {
-        reports.push(report(name, &**store));
+        reports.push(report(name, &*store));
     }
     reports.extend(failed.iter().map(|(source, err)| unreadable(source, err)));
     print(&reports, args.json).map_err(Failure::Output)?;

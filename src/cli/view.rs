@@ -155,6 +155,7 @@ impl ViewArgs {
             filter: tree::Filter {
                 images: patterns(&self.images)?,
                 containers: patterns(&self.containers)?,
+                namespaces: self.namespaces.clone(),
             },
             cache: Arc::clone(&context.cache),
             owner: (geteuid().as_raw(), getegid().as_raw()),

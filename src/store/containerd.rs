@@ -13,7 +13,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use self::roots::{Location, Roots};
-use self::state::{Databases, State};
+use self::state::{Databases, Manner, State};
 use crate::digest::{ContainerId, Digest, ImageId};
 use crate::error::{Error, Result};
 use crate::store::docker::containers;
@@ -44,8 +44,7 @@ pub struct Containerd {
     roots: Mutex<Arc<Roots>>,
     databases: Databases,
     layers: OpenLayers,
-    marks: Marks,
-    seed: u64,
+    manner: Manner,
 }
 
 impl Containerd {
@@ -62,8 +61,8 @@ impl Containerd {
     /// What `read` makes of this moment.
     fn now<T>(&self, read: impl FnOnce(&State<'_>) -> Result<T>) -> Result<T> {
         let roots = self.roots()?;
-        let kind = (self.marks, self.seed);
-        read(&State::read(&self.databases, &roots, &self.namespace, &self.layers, kind)?)
+        let (databases, layers) = (&self.databases, &self.layers);
+        read(&State::read(databases, &roots, &self.namespace, layers, &self.manner)?)
     }
 }
 
@@ -109,8 +108,34 @@ impl LayerStore for Containerd {
         Ok(bytes.map(|bytes| Blob { digest, bytes: Arc::new(bytes) }))
     }
 
+    fn namespaces(&self) -> Result<Option<Vec<String>>> {
+        if self.location.docker.is_some() {
+            return Ok(None);
+        }
+        let roots = self.roots()?;
+        let mut names = open::namespaces(&self.databases.meta(&roots)?.database);
+        if names.is_empty() {
+            names.push(Containerd::DEFAULT_NAMESPACE.to_owned());
+        }
+        Ok(Some(names))
+    }
+
+    fn in_namespace(&self, name: &str) -> Result<Arc<dyn LayerStore>> {
+        let info = StoreInfo { namespace: Some(name.to_owned()), ..self.info.clone() };
+        Ok(Arc::new(Containerd {
+            info,
+            namespace: name.to_owned(),
+            location: self.location.clone(),
+            roots: Mutex::new(self.roots()?),
+            databases: Databases::default(),
+            layers: OpenLayers::new(),
+            manner: self.manner.clone(),
+        }))
+    }
+
     fn volume(&self, name: &str) -> Result<Volume> {
-        volumes::read(self.roots()?.volumes.as_ref(), name, None)
+        let owners = self.manner.owners(self.manner.remapped.clone());
+        volumes::read(self.roots()?.volumes.as_ref(), name, owners)
     }
 
     fn graph_driver(&self, dirs: &[LayerDir]) -> GraphDriver {

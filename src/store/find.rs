@@ -19,9 +19,6 @@ use super::windows_layer::WindowsLayer;
 use crate::cache::Cache;
 use crate::error::Error;
 
-/// The namespace that containerd's tools use where none is named.
-const DEFAULT_NAMESPACE: &str = "default";
-
 /// A kind of store that can be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -271,13 +268,13 @@ fn open_docker(path: &Path) -> Result<Arc<dyn LayerStore>, OpenError> {
 
 /// Opens every namespace that is used, or else containerd's default, which is empty.
 fn open_namespaces(path: &Path) -> Result<Vec<Arc<dyn LayerStore>>, OpenError> {
-    let mut namespaces = Containerd::namespaces(path)?;
-    if namespaces.is_empty() {
-        namespaces.push(DEFAULT_NAMESPACE.to_owned());
-    }
     let open = |namespace: &String| -> Result<Arc<dyn LayerStore>, OpenError> {
         Ok(Arc::new(Containerd::open(path, namespace)?))
     };
+    let mut namespaces = Containerd::namespaces(path)?;
+    if namespaces.is_empty() {
+        namespaces.push(Containerd::DEFAULT_NAMESPACE.to_owned());
+    }
     namespaces.iter().map(open).collect()
 }
 
@@ -286,7 +283,7 @@ fn open_containerd(path: &Path) -> Result<Arc<dyn LayerStore>, OpenError> {
     let namespaces = Containerd::namespaces(path)?;
     let namespace = match &namespaces[..] {
         [only] => only,
-        _ => DEFAULT_NAMESPACE,
+        _ => Containerd::DEFAULT_NAMESPACE,
     };
     Ok(Arc::new(Containerd::open(path, namespace)?))
 }

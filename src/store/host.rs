@@ -25,8 +25,10 @@ const DOCKER_SETTINGS: &str = "etc/docker/daemon.json";
 const DOCKER_HOME: &str = ".local/share/docker";
 const DOCKER_HOME_SETTINGS: &str = ".config/docker/daemon.json";
 
-/// Where containerd keeps its data root, its settings, and where Kubernetes brings its own.
+/// Where containerd keeps its data root, without root in a user's home, its settings, and where
+/// Kubernetes brings its own.
 const CONTAINERD: &str = "var/lib/containerd";
+const CONTAINERD_HOME: &str = ".local/share/containerd";
 const CONTAINERD_SETTINGS: &str = "etc/containerd/config.toml";
 const CONTAINERD_OF_KUBERNETES: [&str; 3] = [
     "var/lib/rancher/k3s/agent/containerd",
@@ -56,11 +58,14 @@ pub fn find_host_stores(host: &Host, users: Users<'_>) -> Vec<Source> {
     let docker = DOCKER.map(PathBuf::from);
     found.docker(docker_root(host, Path::new(DOCKER_SETTINGS)), &docker);
     found.podman(&settings::of_root(host));
-    found.containerd();
+    let named = containerd_root(host).unwrap_or_else(|| CONTAINERD.into());
+    found.containerd(&named);
+    CONTAINERD_OF_KUBERNETES.iter().for_each(|path| found.containerd(path.as_ref()));
     for user in owners(host, users) {
         let named = docker_root(host, &user.home.join(DOCKER_HOME_SETTINGS));
         found.docker(named, &[user.home.join(DOCKER_HOME)]);
         found.podman(&settings::of_user(host, &user));
+        found.containerd(&user.home.join(CONTAINERD_HOME));
     }
     found.sources
 }
@@ -121,23 +126,16 @@ impl Found<'_> {
         }
     }
 
-    /// Data roots of containerd in which more than Docker keeps something.
-    fn containerd(&mut self) {
-        let named = containerd_root(self.host).unwrap_or_else(|| CONTAINERD.into());
-        let usual = CONTAINERD_OF_KUBERNETES.map(PathBuf::from);
-        for path in std::iter::once(&named).chain(&usual) {
-            let Ok(real) = self.host.resolve(path) else { continue };
-            let namespaces = match Containerd::is_at(&real) {
-                true => Containerd::namespaces(&real),
-                false => continue,
-            };
-            // One that can't be read is added, so that whoever opens it says why.
-            let is_shown = |namespaces: Vec<String>| {
-                namespaces.iter().any(|namespace| namespace != CONTAINERD_OF_DOCKER)
-            };
-            if namespaces.map_or(true, is_shown) {
-                self.add(Kind::Containerd, real);
-            }
+    /// A data root of containerd in which more than Docker keeps something.
+    fn containerd(&mut self, path: &Path) {
+        let real = self.host.resolve(path).ok().filter(|path| Containerd::is_at(path));
+        let Some(real) = real else { return };
+        let is_shown = |namespaces: Vec<String>| {
+            namespaces.iter().any(|namespace| namespace != CONTAINERD_OF_DOCKER)
+        };
+        // One that can't be read is added, so that whoever opens it says why.
+        if Containerd::namespaces(&real).map_or(true, is_shown) {
+            self.add(Kind::Containerd, real);
         }
     }
 

@@ -40,22 +40,33 @@ impl Catalog {
         let by_name = || self.containers.iter().find(|container| container.name == bare);
         match by_id.or_else(by_name) {
             Some(container) => Ok(container),
-            None => only(&self.containers, name, |container| container.id.hex()),
+            None => {
+                only(self.containers.iter().map(|container| (container.id.hex(), container)), name)
+            }
         }
     }
 
-    /// The image whose ID `text` is, or begins: hex digits, with or without `sha256:` before them.
-    /// References are another matter: see [`Catalog::references`].
+    /// The image whose ID, or other digest, `text` is or begins: hex digits, with or without
+    /// `sha256:` before them. References are another matter: see [`Catalog::references`].
     ///
     /// # Errors
     /// Fails where there is none, or several IDs begin with `text`.
     pub fn find_image(&self, text: &str) -> Result<ImageId, NoMatch> {
         let prefix = text.strip_prefix("sha256:").unwrap_or(text);
         match ImageId::from_hex(prefix) {
-            Ok(id) if self.images.contains_key(&id) => Ok(id),
-            Ok(_) => Err(NoMatch::Missing),
-            Err(_) => only(self.images.keys(), prefix, |id| id.hex()).copied(),
+            Ok(id) => self.image(id).ok_or(NoMatch::Missing),
+            Err(_) => {
+                let own = self.images.keys().map(|id| (id.hex(), *id));
+                let aliases = self.aliases.iter().map(|(alias, id)| (alias.hex(), *id));
+                only(own.chain(aliases), prefix)
+            }
         }
+    }
+
+    /// The image that has that ID, or that other digest.
+    #[must_use]
+    pub fn image(&self, id: ImageId) -> Option<ImageId> {
+        if self.images.contains_key(&id) { Some(id) } else { self.aliases.get(&id).copied() }
     }
 }
 
@@ -67,21 +78,17 @@ pub(super) fn is_container_name(name: &str) -> bool {
         && name.bytes().all(plain)
 }
 
-/// The only item whose ID begins with `prefix`, which must not be empty.
-fn only<'a, T>(
-    items: impl IntoIterator<Item = &'a T>,
+/// The only item of which an ID begins with `prefix`, which must not be empty.
+fn only<T: PartialEq>(
+    items: impl Iterator<Item = (String, T)>,
     prefix: &str,
-    id: impl Fn(&T) -> String,
-) -> Result<&'a T, NoMatch> {
+) -> Result<T, NoMatch> {
     if prefix.is_empty() {
         return Err(NoMatch::Missing);
     }
-    let mut matching = items.into_iter().filter(|item| id(item).starts_with(prefix));
-    match (matching.next(), matching.next()) {
-        (Some(item), None) => Ok(item),
-        (Some(_), Some(_)) => Err(NoMatch::Ambiguous),
-        (None, _) => Err(NoMatch::Missing),
-    }
+    let mut matching = items.filter(|(id, _)| id.starts_with(prefix)).map(|(_, item)| item);
+    let first = matching.next().ok_or(NoMatch::Missing)?;
+    if matching.all(|other| other == first) { Ok(first) } else { Err(NoMatch::Ambiguous) }
 }
 
 #[cfg(test)]
@@ -97,6 +104,10 @@ mod tests {
         let mut catalog = Catalog::default();
         for start in ["8fe1", "8fe2", "abc0"] {
             catalog.images.insert(ImageId::from_hex(&hex(start)).unwrap(), None);
+        }
+        for (alias, start) in [("77aa", "8fe1"), ("abc1", "abc0"), ("8fe2", "8fe1")] {
+            let [alias, id] = [alias, start].map(|start| ImageId::from_hex(&hex(start)).unwrap());
+            catalog.aliases.insert(alias, id);
         }
         for (start, name) in
             [("1234", "web"), ("1239", "5678"), ("5678", "abc"), ("abcd", "a.b-c_d")]
@@ -120,9 +131,12 @@ mod tests {
         for text in [&whole, &format!("sha256:{whole}"), "8fe1", "sha256:8fe1", "8fe10"] {
             assert_eq!(found(text).as_ref(), Ok(&whole), "{text}");
         }
-        assert_eq!(found("a"), Ok(hex("abc0")));
+        assert_eq!(found("a"), Ok(hex("abc0")), "and so does its other digest");
+        assert_eq!(found("77").as_ref(), Ok(&whole));
+        assert_eq!(found(&hex("77aa")).as_ref(), Ok(&whole));
+        assert_eq!(found(&hex("8fe2")), Ok(hex("8fe2")), "an ID goes before another digest");
         assert_eq!(found("8fe"), Err(NoMatch::Ambiguous));
-        let unknown = hex("77");
+        let unknown = hex("78");
         for text in ["", "sha256:", "8FE1", "9", "8fe1:latest", "sha512:8fe1", &unknown] {
             assert_eq!(found(text), Err(NoMatch::Missing), "{text}");
         }

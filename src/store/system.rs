@@ -19,11 +19,12 @@ const SETTINGS_MAX: u64 = 1 << 20;
 const SUBORDINATE: IdPair<&str> = IdPair { user: "etc/subuid", group: "etc/subgid" };
 
 /// Where engines without root note the process that keeps their user namespace, from the root of the
-/// file system, with the user's ID for `UID`: Podman, the same without systemd, and Docker.
-const KEEPERS: [&str; 3] = [
+/// file system, with the user's ID for `UID`: Podman, the same without systemd, Docker, containerd.
+const KEEPERS: [&str; 4] = [
     "run/user/UID/libpod/tmp/pause.pid",
     "tmp/podman-run-UID/libpod/tmp/pause.pid",
     "run/user/UID/dockerd-rootless/child_pid",
+    "run/user/UID/containerd-rootless/child_pid",
 ];
 
 /// The table of users (passwd(5)).

@@ -15,9 +15,11 @@ use crate::store::{Catalog, ContainerSummary};
 /// Longest name of a directory entry, in bytes (Linux `NAME_MAX`).
 const NAME_MAX: usize = 255;
 
-/// Which images and containers are shown; an empty list means all.
+/// Which images, containers and namespaces are shown; an empty list means all.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
+    /// Namespaces: those of the stores that the tree is made of, and no other that comes to be used.
+    pub namespaces: Vec<String>,
     /// Patterns of references; an image with no reference that fits is not shown.
     pub images: Vec<glob::Pattern>,
     /// Patterns of container names.
@@ -90,6 +92,11 @@ impl Names {
 
     pub(super) fn has_image(&self, id: ImageId) -> bool {
         self.catalog.images.contains_key(&id)
+    }
+
+    /// The image that has that ID, or that the engine knows by that digest as well.
+    pub(super) fn image(&self, id: ImageId) -> Option<ImageId> {
+        self.catalog.image(id)
     }
 
     /// The image that another was made from, where the store knows it.
@@ -214,6 +221,7 @@ impl Filter {
             catalog.references.retain(|name, _| self.images.iter().any(|glob| glob.matches(name)));
             let named: BTreeSet<_> = catalog.references.values().copied().collect();
             catalog.images.retain(|id, _| named.contains(id));
+            catalog.aliases.retain(|_, id| named.contains(id));
         }
         if !self.containers.is_empty() {
             let is_shown = |name: &str| self.containers.iter().any(|glob| glob.matches(name));

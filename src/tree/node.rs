@@ -37,11 +37,12 @@ pub(super) enum Node {
 pub(super) enum Place {
     /// The mount point, where it holds several stores.
     Root,
-    /// An engine's directory with several namespaces.
+    /// An engine's directory, and the mount point itself where there is one: the tree of its store,
+    /// or `namespaces/` where it has several.
     Engine(Arc<Engine>),
     /// `namespaces/` of one.
     Namespaces(Arc<Engine>),
-    /// A store's whole tree; the mount point itself where there is one store.
+    /// A store's whole tree.
     Store(Arc<Shelf>),
     /// `images/`, or a registry or path in it: `""`, `ghcr.io/`, `ghcr.io/org/`.
     Images(Arc<Shelf>, String),

@@ -102,8 +102,13 @@ impl Tree {
                 let stores = self.engines.iter().map(|engine| Listed::directory(&engine.name));
                 std::iter::once(Listed::file("README")).chain(stores).collect()
             }
-            Place::Engine(_) => vec![Listed::file("README"), Listed::directory("namespaces")],
-            Place::Namespaces(engine) => engine.namespaces().map(Listed::directory).collect(),
+            Place::Engine(engine) => match engine.only() {
+                Some(shelf) => list_store(&shelf),
+                None => vec![Listed::file("README"), Listed::directory("namespaces")],
+            },
+            Place::Namespaces(engine) => {
+                engine.namespaces().into_iter().map(Listed::directory).collect()
+            }
             Place::Store(shelf) => list_store(shelf),
             Place::Images(shelf, prefix) => self.list_images(shelf, prefix)?,
             Place::Image(view) => self.list_image(view)?,
@@ -171,14 +176,17 @@ impl Tree {
             }
             (Place::Root, _) => {
                 let engine = self.engines.iter().find(|engine| engine.name == name);
-                Ok(engine.map(|engine| Item::Place(engine.place(), self.started)))
+                Ok(engine.map(|it| Item::Place(Place::Engine(Arc::clone(it)), self.started)))
             }
             (Place::Engine(_) | Place::Store(_), "README") => Ok(Some(self.readme())),
-            (Place::Engine(engine), "namespaces") => directory(Place::Namespaces(engine.clone())),
-            (Place::Engine(_), _) => Ok(None),
+            (Place::Engine(engine), _) => match engine.only() {
+                Some(shelf) => self.item(&Place::Store(shelf), name),
+                None if name == "namespaces" => directory(Place::Namespaces(Arc::clone(engine))),
+                None => Ok(None),
+            },
             (Place::Namespaces(engine), _) => {
                 let shelf = engine.namespace(name);
-                Ok(shelf.map(|shelf| Item::Place(Place::Store(shelf.clone()), self.started)))
+                Ok(shelf.map(|shelf| Item::Place(Place::Store(shelf), self.started)))
             }
             (Place::Store(shelf), "images") => {
                 directory(Place::Images(shelf.clone(), String::new()))
@@ -219,9 +227,7 @@ impl Tree {
             (Place::ImagesById(shelf), _) => {
                 let id = ImageId::from_hex(name).ok().filter(|_| name.len() == 64);
                 let names = shelf.names()?;
-                id.filter(|id| names.has_image(*id))
-                    .map(|id| self.image_by_id(shelf, id))
-                    .transpose()
+                id.and_then(|id| names.image(id)).map(|id| self.image_by_id(shelf, id)).transpose()
             }
             (Place::ContainersById(shelf), _) => {
                 let names = shelf.names()?;
@@ -250,7 +256,7 @@ impl Tree {
             "errors" => self.errors.text(),
             "events" => self.events.text(),
             "refresh" => {
-                self.shelves().for_each(|shelf| shelf.refresh());
+                self.engines.iter().for_each(|engine| engine.refresh());
                 b"refreshed\n".to_vec()
             }
             _ => return None,

@@ -1,13 +1,14 @@
 //! Several stores in one mount: each engine's directory is a name at the first level, and where that
 //! has several namespaces, each is a tree of its own below it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
-use super::Tree;
 use super::journal::Journal;
 use super::names::Filter;
-use super::node::Place;
 use super::shelf::Shelf;
+use super::{CHECKED, Tree};
+use crate::error::Result;
 use crate::store::LayerStore;
 
 /// What one engine keeps in one directory.
@@ -15,46 +16,116 @@ use crate::store::LayerStore;
 pub(super) struct Engine {
     /// The first part of its paths, where the mount has several.
     pub(super) name: String,
-    /// Its stores: one, or one for each of its namespaces.
-    pub(super) shelves: Vec<Arc<Shelf>>,
+    current: Mutex<Current>,
+    filter: Filter,
+    errors: Arc<Journal>,
+}
+
+/// The stores of one engine at one moment.
+#[derive(Debug, Clone)]
+struct Current {
+    /// One, or one for each of its namespaces; there is always one.
+    shelves: Vec<Arc<Shelf>>,
+    checked: Option<Instant>,
 }
 
 impl Engine {
-    /// What its directory shows: the tree itself where there is but one.
-    pub(super) fn place(self: &Arc<Self>) -> Place {
-        match &self.shelves[..] {
-            [only] => Place::Store(Arc::clone(only)),
-            _ => Place::Engine(Arc::clone(self)),
+    fn new(
+        name: String,
+        stores: Vec<Arc<dyn LayerStore>>,
+        filter: Filter,
+        errors: Arc<Journal>,
+    ) -> Engine {
+        let current = Mutex::new(Current { shelves: Vec::new(), checked: None });
+        let engine = Engine { name, current, filter, errors };
+        let shelves = stores.into_iter().map(|store| engine.shelf(store)).collect();
+        engine.lock().shelves = shelves;
+        engine
+    }
+
+    /// Its stores, at most [`CHECKED`] old: one that came to hold something is there, and one that
+    /// is empty is not, unless the user named the ones to be shown.
+    pub(super) fn shelves(&self) -> Vec<Arc<Shelf>> {
+        let Current { shelves: known, checked } = self.lock().clone();
+        let is_settled = !self.filter.namespaces.is_empty();
+        if is_settled || checked.is_some_and(|checked| checked.elapsed() < CHECKED) {
+            return known;
         }
+        let checked = Some(Instant::now());
+        // Where nobody can tell, whoever looks into one that is known is told why.
+        let Some(shelves) = self.look(&known).unwrap_or_default() else { return known };
+        *self.lock() = Current { shelves: shelves.clone(), checked };
+        shelves
+    }
+
+    /// The stores of the namespaces that are used now; `None` where there are none but `known`.
+    fn look(&self, known: &[Arc<Shelf>]) -> Result<Option<Vec<Arc<Shelf>>>> {
+        let Some(first) = known.first() else { return Ok(None) };
+        let Some(names) = first.store.namespaces()? else { return Ok(None) };
+        let shelf = |name: &String| match find(known, name) {
+            Some(shelf) => Ok(Arc::clone(shelf)),
+            None => Ok(self.shelf(first.store.in_namespace(name)?)),
+        };
+        names.iter().map(shelf).collect::<Result<_>>().map(Some)
+    }
+
+    /// The store that is its whole tree; `None` where it has several.
+    pub(super) fn only(&self) -> Option<Arc<Shelf>> {
+        <[_; 1]>::try_from(self.shelves()).ok().map(|[only]| only)
     }
 
     /// The names of its namespaces.
-    pub(super) fn namespaces(&self) -> impl Iterator<Item = &str> {
-        self.shelves.iter().filter_map(|shelf| shelf.namespace())
+    pub(super) fn namespaces(&self) -> Vec<String> {
+        let shelves = self.shelves();
+        shelves.iter().filter_map(|shelf| shelf.namespace()).map(str::to_owned).collect()
     }
 
-    pub(super) fn namespace(&self, name: &str) -> Option<&Arc<Shelf>> {
-        self.shelves.iter().find(|shelf| shelf.namespace() == Some(name))
+    pub(super) fn namespace(&self, name: &str) -> Option<Arc<Shelf>> {
+        find(&self.shelves(), name).cloned()
     }
+
+    /// Forgets what is known, so that the next look reads its stores again.
+    pub(super) fn refresh(&self) {
+        let mut current = self.lock();
+        current.checked = None;
+        current.shelves.iter().for_each(|shelf| shelf.refresh());
+    }
+
+    fn shelf(&self, store: Arc<dyn LayerStore>) -> Arc<Shelf> {
+        let name = match &store.info().namespace {
+            Some(namespace) => format!("{}/{namespace}", self.name),
+            None => self.name.clone(),
+        };
+        Arc::new(Shelf::new(name, store, self.filter.clone(), Arc::clone(&self.errors)))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Current> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn find<'a>(shelves: &'a [Arc<Shelf>], namespace: &str) -> Option<&'a Arc<Shelf>> {
+    shelves.iter().find(|shelf| shelf.namespace() == Some(namespace))
 }
 
 impl Tree {
     /// Every store, with the path in the tree at which it is shown: `""` where that is the root.
-    pub fn stores(&self) -> impl Iterator<Item = (String, &Arc<dyn LayerStore>)> {
-        let has_several = self.engines.len() > 1;
-        self.engines.iter().flat_map(move |engine| {
-            let above = if has_several { engine.name.as_str() } else { "" };
-            engine.shelves.iter().map(move |shelf| {
+    #[must_use]
+    pub fn stores(&self) -> Vec<(String, Arc<dyn LayerStore>)> {
+        let mut stores = Vec::new();
+        for engine in &self.engines {
+            let above = if self.engines.len() > 1 { engine.name.as_str() } else { "" };
+            let shelves = engine.shelves();
+            for shelf in &shelves {
                 let below = match shelf.namespace() {
-                    Some(namespace) if engine.shelves.len() > 1 => {
-                        format!("namespaces/{namespace}")
-                    }
+                    Some(namespace) if shelves.len() > 1 => format!("namespaces/{namespace}"),
                     _ => String::new(),
                 };
                 let slash = if above.is_empty() || below.is_empty() { "" } else { "/" };
-                (format!("{above}{slash}{below}"), &shelf.store)
-            })
-        })
+                stores.push((format!("{above}{slash}{below}"), Arc::clone(&shelf.store)));
+            }
+        }
+        stores
     }
 }
 
@@ -83,16 +154,7 @@ pub(super) fn arrange(
             1 => kind.to_owned(),
             count => format!("{kind}-{count}"),
         };
-        let has_several = group.len() > 1;
-        let shelf = |store: Arc<dyn LayerStore>| {
-            let name = match &store.info().namespace {
-                Some(namespace) if has_several => format!("{name}/{namespace}"),
-                _ => name.clone(),
-            };
-            Arc::new(Shelf::new(name, store, filter.clone(), Arc::clone(errors)))
-        };
-        let shelves = group.into_iter().map(shelf).collect();
-        engines.push(Arc::new(Engine { name, shelves }));
+        engines.push(Arc::new(Engine::new(name, group, filter.clone(), Arc::clone(errors))));
     }
     engines
 }

@@ -68,6 +68,21 @@ check "every namespace is shown" same "$(ls "$N" | tr '\n' ' ')" "default k8s.io
 digest=$(ctr images ls -q name==$app >/dev/null && ctr images ls | awk -v n=$app '$1 == n { print $3 }')
 check "an image's ID is what its name points at" same "$(cat "$default/id")" "$digest"
 
+ctr -n later images import --no-unpack --base-name docker.io/library/app "$MINE/image.tar" >/dev/null
+check "a new namespace shows" within 2 test -e "$N/later/images/app:1/id"
+check "and is listed" same "$(ls "$N" | tr '\n' ' ')" "default k8s.io later native "
+ctr -n later images rm $app >/dev/null
+check "one that holds nothing any more goes" within 2 test ! -e "$N/later"
+
+# As Kubernetes' plugin names what it pulls.
+config=$(jq -r .config.digest "$default/oci/blobs/sha256/${digest#*:}")
+ctr -n k8s.io images tag $app "$config" >/dev/null
+kubernetes() { [ "$(cat "$N/k8s.io/images/$1/id")" = "$digest" ]; }
+for name in "$config" "${config#*:}" "$(cut -c 8-20 <<<"$config")"; do
+    check "an image is found as $name" within 2 kubernetes "$name"
+done
+ctr -n k8s.io images rm "$config" >/dev/null
+
 # exported NAMESPACE: 1.6 does not say in index.json that it is one, and is the same otherwise.
 exported() {
     local ours=$MINE/ours theirs=$MINE/theirs

@@ -3,16 +3,18 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use rustix::io::Errno;
 use serde_json::json;
+use stratafs::backing::Host;
 use stratafs::digest::{Digest, ImageId};
 use stratafs::store::containerd::Containerd;
-use stratafs::store::{LayerSource, LayerStore, Pod, State};
-use stratafs::tree::{Options, Tree};
+use stratafs::store::{Kind, LayerSource, LayerStore, Pod, Source, State, Users, find_host_stores};
+use stratafs::tree::{Filter, Options, Tree};
 
 use crate::stores::view::View;
 use crate::support::bolt::{self, bucket, put};
@@ -76,6 +78,41 @@ fn names_are_shown_as_people_write_them() {
     assert_eq!(damaged.len(), 2, "{damaged:?}");
     let image = open(&made).image(ImageId(digest)).unwrap();
     assert_eq!(image.references.len(), 4);
+}
+
+#[test]
+fn an_image_of_kubernetes_is_found_by_its_config_as_well() {
+    let mut made = Made::new();
+    let (below, _, app) = plain(&mut made);
+    let lone = made.manifest("default", "amd64", &[&below]);
+    let config = |made: &Made, manifest: &Stored| {
+        let bytes = fs::read(made.blobs().join(manifest.digest.hex())).unwrap();
+        let manifest: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+        Digest::parse(manifest["config"]["digest"].as_str().unwrap()).unwrap()
+    };
+    let (app_config, lone_config) = (config(&made, &app), config(&made, &lone));
+    made.image("default", &app_config.to_string(), &app);
+    // Its name went over to another image, and it is left with this one.
+    made.image("default", &lone_config.to_string(), &lone);
+    let tree = |options| Tree::new(vec![Arc::new(open(&made))], options);
+    let all = View { tree: tree(Options::default()) };
+    assert_eq!(all.names("by-id/images").len(), 2, "no image is listed twice");
+    for (digest, id) in [(app_config, app.digest), (lone_config, lone.digest)] {
+        let hex = digest.hex();
+        let spellings = [format!("sha256:{hex}"), hex.clone(), hex[..13].to_owned()];
+        let spellings = spellings.map(|text| format!("images/{text}"));
+        for name in spellings.iter().chain([&format!("by-id/images/{hex}")]) {
+            assert_eq!(all.text(&format!("{name}/id")), format!("{id}\n"), "{name}");
+            assert_eq!(all.text(&format!("{name}/rootfs/below")), "below", "{name}");
+        }
+    }
+    let images = vec![glob::Pattern::new("app:*").unwrap()];
+    let filter = Filter { images, ..Filter::default() };
+    let some = View { tree: tree(Options { filter, ..Options::default() }) };
+    assert!(some.attr(&format!("images/{app_config}")).is_ok());
+    for hidden in [lone_config, lone.digest] {
+        assert!(some.attr(&format!("images/{hidden}")).is_err());
+    }
 }
 
 #[test]
@@ -289,6 +326,146 @@ fn docker_s_images_are_found_in_either_place() {
     fs::rename(new.path(), docker.join("containerd/daemon")).unwrap();
     assert_eq!(View::of(&docker).names("images"), Vec::<String>::new());
     fs::rename(docker.join("containerd/daemon"), new.path()).unwrap();
+}
+
+/// Gives a file or directory to the user and the group `id`; only root may.
+fn give(path: &Path, id: u32) {
+    std::os::unix::fs::lchown(path, Some(id), Some(id)).unwrap();
+}
+
+fn owner(view: &View, path: &str) -> (u32, u32) {
+    let attr = view.attr(path).unwrap_or_else(|err| panic!("{path}: {err}"));
+    (attr.uid, attr.gid)
+}
+
+/// Says that a snapshot is for a container in a user namespace with these IDs.
+fn remap(made: &mut Made, key: &str, ids: &str) {
+    for label in ["containerd.io/snapshot/uidmapping", "containerd.io/snapshot/gidmapping"] {
+        put(
+            &mut made.meta,
+            &["v1", "default", "snapshots", "overlayfs", key, "labels"],
+            label,
+            ids,
+        );
+    }
+}
+
+/// The root of the files of the snapshot that was made last.
+fn last_snapshot(made: &Made) -> PathBuf {
+    let home = made.path().join("io.containerd.snapshotter.v1.overlayfs/snapshots");
+    let numbers = fs::read_dir(&home).unwrap().map(|it| it.unwrap().file_name());
+    let last = numbers.map(|name| name.to_str().unwrap().parse::<u64>().unwrap()).max().unwrap();
+    home.join(format!("{last}/fs"))
+}
+
+#[test]
+fn owners_in_a_user_namespace_are_those_that_the_container_sees() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let mut made = Made::new();
+    let (below, top, _) = plain(&mut made);
+    let app = "docker.io/library/app:1";
+    give(&last_snapshot(&made).join("top"), 33);
+    // The layers are mapped in the mount, as the kernel does for pods.
+    let idmapped = made.container("default", "idmapped", app, &top, &[]);
+    remap(&mut made, "idmapped", "0:100000:1000,1000:500000:10");
+    // A copy of all files with other owners, as where the kernel can't.
+    let key = format!("{}-200000-200000", below.chain_id);
+    let copied = made.snapshot("default", &key, Some(&below.chain_id.to_string()), 3);
+    let shifted = made.container("default", "shifted", app, &below, &[]);
+    put(&mut made.meta, &["v1", "default", "snapshots", "overlayfs", "shifted"], "parent", &key);
+    let ranges = json!([{ "containerID": 0, "hostID": 200_000, "size": 65536 }]);
+    let spec = json!({ "linux": { "uidMappings": ranges, "gidMappings": ranges } }).to_string();
+    let mut any = vec![0x12];
+    any.extend([(spec.len() & 0x7f) as u8 | 0x80, (spec.len() >> 7) as u8]);
+    any.extend(spec.bytes());
+    put(&mut made.meta, &["v1", "default", "containers", "shifted"], "spec", any);
+    // A label that is none says nothing.
+    let odd = made.container("default", "odd", app, &top, &[]);
+    remap(&mut made, "odd", "0:100000");
+    for (path, id) in [
+        (idmapped.join("root"), 100_000),
+        (idmapped.join("user"), 500_007),
+        (idmapped.join("stranger"), 7),
+        (copied.join("below"), 200_005),
+        (shifted.join("own"), 200_001),
+        (odd.join("own"), 4),
+    ] {
+        fs::write(&path, "").unwrap();
+        give(&path, id);
+    }
+    let view = view(&made);
+    for (path, id) in [
+        ("images/app:1/rootfs/top", 33),
+        ("containers/idmapped/rootfs/top", 33),
+        ("containers/idmapped/rootfs/root", 0),
+        ("containers/idmapped/rootfs/user", 1007),
+        ("containers/idmapped/rootfs/stranger", 65534),
+        ("containers/shifted/rootfs/below", 5),
+        ("containers/shifted/rootfs/own", 1),
+        ("containers/shifted/diff/own", 1),
+        ("containers/odd/rootfs/own", 4),
+    ] {
+        assert_eq!(owner(&view, path), (id, id), "{path}");
+    }
+}
+
+#[test]
+fn the_store_of_an_engine_without_root_is_found_and_has_its_own_owners_and_marks() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let host = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let share = host.path().join("home/user/.local/share");
+    fs::create_dir_all(&share).unwrap();
+    fs::create_dir(host.path().join("etc")).unwrap();
+    let accounts = "root:x:0:0::/root:/bin/sh\nuser:x:4000000:4000000::/home/user:/bin/sh\n";
+    fs::write(host.path().join("etc/passwd"), accounts).unwrap();
+    for file in ["etc/subuid", "etc/subgid"] {
+        fs::write(host.path().join(file), "user:100000:65536\n").unwrap();
+    }
+    let mut made = Made::new();
+    let (_, top, _) = plain(&mut made);
+    let opaque = last_snapshot(&made);
+    let files = made.container("default", "web", "docker.io/library/app:1", &top, &[]);
+    remap(&mut made, "web", "0:2:10");
+    made.write();
+    fs::create_dir(opaque.join("dir")).unwrap();
+    let lowest = made.path().join("io.containerd.snapshotter.v1.overlayfs/snapshots/1/fs");
+    fs::create_dir(lowest.join("dir")).unwrap();
+    fs::write(lowest.join("dir/hidden"), "").unwrap();
+    let mark = rustix::fs::XattrFlags::empty();
+    rustix::fs::setxattr(opaque.join("dir"), "user.overlay.opaque", b"y", mark).unwrap();
+    for (path, id) in [
+        (lowest.join("below"), 4_000_000),
+        (opaque.join("top"), 100_032),
+        (opaque.join("dir"), 0),
+        (files.join("own"), 100_004),
+        (made.path().to_owned(), 4_000_000),
+    ] {
+        if !path.exists() {
+            fs::write(&path, "").unwrap();
+        }
+        give(&path, id);
+    }
+    let at = share.join("containerd");
+    fs::rename(made.path(), &at).unwrap();
+    let found = find_host_stores(&Host::open(host.path()).unwrap(), Users::All);
+    assert_eq!(found, [Source { kind: Some(Kind::Containerd), path: at.clone() }]);
+    let view = View::of(&at);
+    for (path, id) in [
+        ("images/app:1/rootfs/below", 0),
+        ("images/app:1/rootfs/top", 33),
+        ("images/app:1/rootfs/dir", 65534),
+        ("containers/web/rootfs/top", 33),
+        // On disk the engine's fifth, which is the container's third.
+        ("containers/web/rootfs/own", 3),
+    ] {
+        assert_eq!(owner(&view, path), (id, id), "{path}");
+    }
+    assert_eq!(view.names("images/app:1/rootfs/dir"), Vec::<String>::new(), "the mark of any user");
+    fs::rename(&at, made.path()).unwrap();
 }
 
 /// Asks a store for all that it has; whatever it says, it must say it soon and in order.

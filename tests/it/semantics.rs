@@ -377,7 +377,8 @@ fn only_images_and_containers_that_were_asked_for_are_shown() {
     let Some(mut sample) = sample() else { return };
     sample.root.container("db", ("app:1", &sample.app), &sample.layers[1], &exited(), |_| {});
     let patterns = |glob: &str| vec![glob::Pattern::new(glob).unwrap()];
-    let filter = Filter { images: patterns("ghcr.io/*"), containers: patterns("w?b") };
+    let (images, containers) = (patterns("ghcr.io/*"), patterns("w?b"));
+    let filter = Filter { images, containers, ..Filter::default() };
     let view = View::with(sample.path(), Options { filter, ..Options::default() });
     assert_eq!(view.names("images"), ["ghcr.io"]);
     assert_eq!(view.names("containers"), ["web"]);
@@ -1078,6 +1079,52 @@ fn what_is_added_removed_or_retagged_shows_within_a_second() {
     fs::remove_file(root.config(&newer)).unwrap();
     let by_id = format!("by-id/images/{}", hex_of(&newer));
     shows("an image that is gone", &mut || errno(view.attr(&by_id)) == Some(Errno::NOENT));
+}
+
+#[test]
+fn a_namespace_comes_and_goes_within_a_second() {
+    let mut made = Made::new();
+    let layer = made.layer("default", None, "file", true);
+    let manifest = made.manifest("default", "amd64", &[&layer]);
+    made.image("default", "docker.io/library/app:1", &manifest);
+    made.write();
+    let source = Source { kind: None, path: made.path().to_owned() };
+    let stores = || store::open_all(&source, &store::Context::default()).unwrap();
+    let view = View { tree: Tree::new(stores(), Options::default()) };
+    let filter = Filter { namespaces: vec!["default".to_owned()], ..Filter::default() };
+    let alone = View { tree: Tree::new(stores(), Options { filter, ..Options::default() }) };
+    let archive = view.attr("images/app:1/save.tar").unwrap();
+    let bytes = view.read_node(&archive).unwrap();
+    let shows = |what: &str, is_so: &mut dyn FnMut() -> bool| {
+        let ttl = view.tree.attr(ROOT).unwrap().ttl;
+        assert!(wait_until(what, is_so) + ttl < FRESH, "{what}");
+    };
+
+    made.image("k8s.io", "docker.io/library/other:1", &manifest);
+    // Docker's own containers are in files of its own: nothing of them is here.
+    bolt::put(&mut made.meta, &["v1", "moby", "containers", "docker"], "snapshotKey", "");
+    made.write();
+    shows("a new namespace", &mut || view.names("").contains(&"namespaces".to_owned()));
+    assert_eq!(view.names("namespaces"), ["default", "k8s.io"]);
+    assert_eq!(view.names("namespaces/k8s.io/images"), ["other", "other:1"]);
+    assert!(view.attr("images").is_err(), "as in a new mount");
+    let moved = view.attr("namespaces/default/images/app:1/save.tar").unwrap();
+    assert_eq!(moved.ino, archive.ino, "the same archive has the same number");
+    assert_eq!(view.read_node(&archive).unwrap(), bytes, "what is open stays");
+    assert_eq!(alone.names("images"), ["app", "app:1"], "no other was asked for");
+
+    made.meta.clear();
+    bolt::put(&mut made.meta, &["v1"], "version", [8]);
+    made.image("k8s.io", "docker.io/library/other:1", &manifest);
+    made.write();
+    shows("a namespace that is gone", &mut || view.attr("images/other:1").is_ok());
+    assert_eq!(view.names("images"), ["other", "other:1"]);
+    assert!(view.attr("namespaces").is_err());
+    assert_eq!(alone.names("images"), Vec::<String>::new());
+    made.meta.clear();
+    bolt::put(&mut made.meta, &["v1"], "version", [8]);
+    made.write();
+    shows("an empty store", &mut || view.names("images").is_empty());
 }
 
 #[test]

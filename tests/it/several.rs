@@ -19,7 +19,8 @@ fn view(stores: Vec<Toy>, options: Options) -> View {
 fn asked_for(images: &[&str], containers: &[&str]) -> Options {
     let patterns =
         |globs: &[&str]| globs.iter().map(|glob| glob::Pattern::new(glob).unwrap()).collect();
-    let filter = Filter { images: patterns(images), containers: patterns(containers) };
+    let filter =
+        Filter { images: patterns(images), containers: patterns(containers), ..Filter::default() };
     Options { filter, ..Options::default() }
 }
 

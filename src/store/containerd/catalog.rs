@@ -53,6 +53,8 @@ fn read_images(state: &State<'_>, images: &Images, catalog: &mut Catalog) {
     for name in images.unnameable() {
         damaged(format!("image {name:?}: no reference, so it is shown by its ID alone"));
     }
+    let digests = images.digests().map(|(name, it)| (ImageId(name), ImageId(it.target.digest)));
+    catalog.aliases = digests.collect();
     let references = images.references().into_iter();
     catalog.references =
         references.map(|(text, record)| (text, ImageId(record.target.digest))).collect();

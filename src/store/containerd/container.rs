@@ -16,7 +16,7 @@ pub(super) fn read_docker(state: &State<'_>, id: ContainerId) -> Result<Containe
     let root = state.roots.containers.as_ref().ok_or_else(missing)?;
     let (record, config) = containers::record(root, id)?;
     let snapshotter = Snapshotter::named(&record.driver).ok_or_else(missing)?;
-    let files = state.container_files(snapshotter, &id.hex())?;
+    let files = state.container_files(snapshotter, &id.hex(), state.manner.remapped.clone())?;
     let doing = match (&files, record.state) {
         // Docker 28.2 and later keep no mark of a removal on disk: the files go first.
         (None, Doing::Dead) => Doing::Dead,
@@ -51,7 +51,7 @@ pub(super) fn read(state: &State<'_>, id: ContainerId) -> Result<Container> {
         let what = format!("snapshotter {:?}", record.snapshotter);
         Error::unsupported(format!("container {own_id}"), what)
     })?;
-    let files = state.container_files(snapshotter, &record.snapshot)?;
+    let files = state.container_files(snapshotter, &record.snapshot, record.ids())?;
     let doing = if files.is_some() { Doing::Created } else { Doing::Removing };
     let (directory, dirs, init_dirs) =
         files.map(|it| (it.directory, it.dirs, it.init_dirs)).unwrap_or_default();

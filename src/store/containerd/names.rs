@@ -53,6 +53,12 @@ impl Images {
         names.filter(|name| shown(name).is_none() && !is_nameless(name))
     }
 
+    /// By digest: the record of the image that Kubernetes knows by it.
+    pub(super) fn digests(&self) -> impl Iterator<Item = (Digest, &ImageRecord)> {
+        let named = self.records.iter().map(|record| (Digest::parse(&record.name), record));
+        named.filter_map(|(name, record)| Some((name.ok()?, record)))
+    }
+
     /// The records whose target has that digest.
     pub(super) fn of(&self, target: Digest) -> impl Iterator<Item = &ImageRecord> {
         self.records.iter().filter(move |record| record.target.digest == target)

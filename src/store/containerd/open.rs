@@ -7,16 +7,17 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use super::Containerd;
-use super::records::ImageRecord;
+use super::records::{ContainerRecord, ImageRecord};
 use super::roots::{DATABASE, Location, METADATA, Roots};
 use super::snapshots::Snapshotter;
-use super::state::Databases;
+use super::state::{Databases, Manner};
 use crate::backing::{Access, Fingerprint, Root, Time};
 use crate::bolt::{Database, Reader};
 use crate::error::Error;
 use crate::store::driver::OpenLayers;
-use crate::store::system::is_in_user_namespace;
-use crate::store::{Conventions, Marks, OpenError, StoreInfo};
+use crate::store::names::is_container_name;
+use crate::store::system::{System, is_in_user_namespace, mapped_root};
+use crate::store::{Conventions, IdPair, Marks, OpenError, StoreInfo};
 
 /// What makes a directory a data root, for messages.
 const LOOKED_FOR: &str = "io.containerd.metadata.v1.bolt/meta.db";
@@ -30,6 +31,9 @@ const OWN: &str = "containerd/daemon";
 const BESIDE: &str = "containerd";
 
 impl Containerd {
+    /// The namespace that containerd's tools use where none is named.
+    pub(in crate::store) const DEFAULT_NAMESPACE: &'static str = "default";
+
     /// True where `path` looks like a data root.
     #[must_use]
     pub fn is_at(path: &Path) -> bool {
@@ -107,13 +111,10 @@ fn open(path: &Path, location: Location, namespace: &str) -> Result<Containerd, 
         namespace: (!is_docker).then(|| namespace.to_owned()),
         conventions: Conventions::Containerd,
     };
-    let mut seed = Fingerprint::new();
-    seed.add(location.data.as_os_str().as_bytes());
     Ok(Containerd {
         info,
         namespace: namespace.to_owned(),
-        marks: overlay_marks(&location.data),
-        seed: seed.finish(),
+        manner: manner(&location),
         location,
         roots: Mutex::new(Arc::new(roots)),
         databases,
@@ -121,11 +122,24 @@ fn open(path: &Path, location: Location, namespace: &str) -> Result<Containerd, 
     })
 }
 
-/// How overlayfs marks what a layer hides: as root may, or in an engine without root as any user
-/// may. The data root of such a one belongs to its user.
-fn overlay_marks(data: &Path) -> Marks {
-    let is_rootless = fs::metadata(data).is_ok_and(|data| data.uid() != 0);
-    if is_rootless || is_in_user_namespace() { Marks::User } else { Marks::Trusted }
+/// How files lie there. The data root of an engine without root belongs to its user, and overlayfs
+/// marks there what a layer hides as any user may.
+fn manner(location: &Location) -> Manner {
+    let data = fs::metadata(&location.data).ok();
+    let owner = data.map(|data| IdPair { user: data.uid(), group: data.gid() });
+    let owner = owner.filter(|owner| owner.user != 0);
+    let is_rootless = owner.is_some() || is_in_user_namespace();
+    let system = System::around(location.docker.as_ref().unwrap_or(&location.data));
+    let system = system.as_ref();
+    let root = location.docker.as_ref().and_then(|docker| mapped_root(docker.file_name()?));
+    let mut seed = Fingerprint::new();
+    seed.add(location.data.as_os_str().as_bytes());
+    Manner {
+        marks: if is_rootless { Marks::User } else { Marks::Trusted },
+        seed: seed.finish(),
+        engine: owner.and_then(|owner| system?.rootless(owner)),
+        remapped: root.and_then(|root| system?.remapped(root)),
+    }
 }
 
 fn locate(data: &Path, docker: Option<PathBuf>) -> Result<Location, OpenError> {
@@ -145,12 +159,15 @@ fn not_a_store(path: &Path, err: Error) -> OpenError {
     }
 }
 
-fn namespaces(database: &Database) -> Vec<String> {
+/// The namespaces that hold an image, or a container whose files are here.
+pub(super) fn namespaces(database: &Database) -> Vec<String> {
     let all = database.bucket(&[b"v1"]).into_iter().flat_map(|v1| v1.buckets());
     let used = all.filter(|(_, namespace)| {
-        let parts: [&[u8]; 2] = [b"images", b"containers"];
-        let mut parts = parts.iter().filter_map(|part| namespace.bucket(part));
-        parts.any(|part| part.buckets().next().is_some())
+        let mut images = namespace.bucket(b"images").into_iter().flat_map(|it| it.buckets());
+        let containers = namespace.bucket(b"containers").into_iter().flat_map(|it| it.buckets());
+        let mut containers = containers.filter_map(|(_, it)| ContainerRecord::parse(it));
+        images.next().is_some() || containers.next().is_some()
     });
-    used.filter_map(|(name, _)| Some(std::str::from_utf8(name).ok()?.to_owned())).collect()
+    let names = used.filter_map(|(name, _)| str::from_utf8(name).ok());
+    names.filter(|name| is_container_name(name)).map(str::to_owned).collect()
 }

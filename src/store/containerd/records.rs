@@ -3,10 +3,12 @@
 
 use std::collections::BTreeMap;
 
+use serde::Deserialize;
+
 use crate::backing::Time;
 use crate::bolt::{Bucket, Value};
 use crate::digest::{Digest, ImageId};
-use crate::store::{Descriptor, Pod};
+use crate::store::{Descriptor, IdMap, IdPair, IdRange, Pod};
 use crate::time::Timestamp;
 
 /// Longest name of an image, in bytes: with room for a digest behind a name of 255.
@@ -70,6 +72,30 @@ pub(super) struct ContainerRecord {
     pub(super) spec: Vec<u8>,
 }
 
+/// What is used of a runtime spec.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Spec {
+    linux: Linux,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Linux {
+    uid_mappings: Vec<SpecRange>,
+    gid_mappings: Vec<SpecRange>,
+}
+
+#[derive(Debug, Deserialize)]
+struct SpecRange {
+    #[serde(rename = "containerID")]
+    inside: u32,
+    #[serde(rename = "hostID")]
+    outside: u32,
+    #[serde(rename = "size")]
+    count: u32,
+}
+
 impl ContainerRecord {
     /// Parses the bucket of a container; `None` for one whose files somebody else manages, as
     /// Docker's are.
@@ -88,6 +114,39 @@ impl ContainerRecord {
         };
         (!record.snapshot.is_empty()).then_some(record)
     }
+}
+
+impl ContainerRecord {
+    /// The container's own IDs, where it runs in a user namespace.
+    pub(super) fn ids(&self) -> Option<IdPair<IdMap>> {
+        let Linux { uid_mappings, gid_mappings } =
+            serde_json::from_slice::<Spec>(&self.spec).ok()?.linux;
+        let map = |ranges: Vec<SpecRange>| {
+            let range = |SpecRange { inside, outside, count }| IdRange { inside, outside, count };
+            IdMap::new(ranges.into_iter().map(range).collect())
+        };
+        Some(IdPair { user: map(uid_mappings)?, group: map(gid_mappings)? })
+    }
+}
+
+/// The IDs of the container that a snapshot is for, as its labels tell them.
+pub(super) fn snapshot_ids(labels: Bucket<'_>) -> Option<IdPair<IdMap>> {
+    let map = |label: &[u8]| {
+        let ranges = text(labels, label)?.split(',').map(label_range).collect::<Option<_>>()?;
+        IdMap::new(ranges)
+    };
+    Some(IdPair {
+        user: map(b"containerd.io/snapshot/uidmapping")?,
+        group: map(b"containerd.io/snapshot/gidmapping")?,
+    })
+}
+
+/// `INSIDE:OUTSIDE:COUNT`.
+fn label_range(text: &str) -> Option<IdRange> {
+    let mut numbers = text.split(':').map(str::parse);
+    let mut next = || numbers.next()?.ok();
+    let range = IdRange { inside: next()?, outside: next()?, count: next()? };
+    numbers.next().is_none().then_some(range)
 }
 
 fn pod(label: impl Fn(&str) -> Option<String>) -> Option<Pod> {
@@ -192,6 +251,15 @@ mod tests {
             (&[], None),
         ] {
             assert_eq!(varint(bytes), number, "{bytes:x?}");
+        }
+    }
+
+    #[test]
+    fn ids_are_ranges_or_nothing() {
+        let range = |inside, outside, count| IdRange { inside, outside, count };
+        assert_eq!(label_range("0:100000:65536"), Some(range(0, 100_000, 65536)));
+        for text in ["", "0", "0:1", "0:1:2:3", "-1:0:1", "0:4294967296:1", "a:b:c"] {
+            assert_eq!(label_range(text), None, "{text}");
         }
     }
 

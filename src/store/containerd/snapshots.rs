@@ -8,14 +8,14 @@
 
 use std::sync::Arc;
 
-use super::records::{text, uvarint, varint};
+use super::records::{snapshot_ids, text, uvarint, varint};
 use super::state::State;
 use crate::backing::{Access, Fingerprint, Root};
 use crate::digest::ChainId;
 use crate::error::{Error, Result};
 use crate::store::config::LAYERS_MAX;
 use crate::store::files::if_found;
-use crate::store::{LayerDir, Marks};
+use crate::store::{IdMap, IdPair, LayerDir, Marks, Owners};
 
 /// Most snapshots that one may lie upon: an image's layers, and an init snapshot for each.
 const PARENTS_MAX: usize = 2 * LAYERS_MAX;
@@ -74,6 +74,11 @@ pub(super) struct Snapshot {
     /// The key of the one below it.
     parent: Option<String>,
     identity: u64,
+    /// Whether it is a layer of an image: then its owners are those of the image.
+    is_layer: bool,
+    /// The IDs of the container that it is for, where that runs in a user namespace and the
+    /// snapshotter was told so.
+    ids: Option<IdPair<IdMap>>,
 }
 
 /// The files of a container.
@@ -103,7 +108,7 @@ impl State<'_> {
         let is_committed = found.get(b"kind").and_then(uvarint) == Some(COMMITTED);
         let size = found.get(b"size").and_then(varint).and_then(|size| size.try_into().ok());
         let mut identity = Fingerprint::new();
-        identity.add(&self.seed.to_le_bytes());
+        identity.add(&self.manner.seed.to_le_bytes());
         identity.add(name);
         identity.add(known.get(b"createdat").unwrap_or_default());
         Ok(Some(Snapshot {
@@ -112,6 +117,9 @@ impl State<'_> {
             size: size.filter(|_| is_committed),
             parent: text(known, b"parent").filter(|key| !key.is_empty()).map(str::to_owned),
             identity: identity.finish(),
+            // Whatever else lies below a container was made for it, or those with the same IDs.
+            is_layer: ChainId::parse(key).is_ok(),
+            ids: known.bucket(b"labels").and_then(snapshot_ids),
         }))
     }
 
@@ -134,24 +142,32 @@ impl State<'_> {
     /// Of each layer, lowest first, the directories that are merged for it, topmost first.
     pub(super) fn layer_dirs(&self, layers: &[Snapshot]) -> Result<Vec<Vec<LayerDir>>> {
         let mut dirs: Vec<Vec<LayerDir>> = Vec::with_capacity(layers.len());
+        let owners = self.manner.owners(None);
         for layer in layers {
             let below = match layer.snapshotter {
                 Snapshotter::Overlayfs => dirs.last(),
                 Snapshotter::Native => None,
             };
-            let own = self.sealed(layer)?;
+            let own = self.sealed(layer, owners.clone())?;
             dirs.push(std::iter::once(&own).chain(below.into_iter().flatten()).cloned().collect());
         }
         Ok(dirs)
     }
 
     /// The files of the container whose writable snapshot has that key; `None` where they are gone.
+    /// `ids` are its own, if the snapshot does not tell.
+    ///
+    /// Below it lie the image's layers as they are, which the kernel maps in the mount, or else a
+    /// snapshot with a copy of all their files, which the engine gave to their new owners.
     pub(super) fn container_files(
         &self,
         snapshotter: Snapshotter,
         key: &str,
+        ids: Option<IdPair<IdMap>>,
     ) -> Result<Option<Files>> {
         let Some(own) = self.snapshot(snapshotter, key)? else { return Ok(None) };
+        let its_owners = self.manner.owners(own.ids.clone().or(ids));
+        let owners = self.manner.owners(None);
         let mut below = self.below(&own)?;
         if snapshotter == Snapshotter::Native {
             below.truncate(1);
@@ -159,8 +175,11 @@ impl State<'_> {
         let root = self.roots.snapshotter(snapshotter)?;
         let upper = if_found(root.sub(snapshotter.files(own.number), Access::Live))?;
         let Some(upper) = upper else { return Ok(None) };
-        let mut dirs = vec![self.dir(&own, Arc::new(upper))];
-        let init_dirs = below.iter().map(|it| self.sealed(it)).collect::<Result<Vec<_>>>()?;
+        let mut dirs = vec![self.dir(&own, Arc::new(upper), its_owners.clone())];
+        let sealed = |it: &Snapshot| {
+            self.sealed(it, if it.is_layer { owners.clone() } else { its_owners.clone() })
+        };
+        let init_dirs = below.iter().map(sealed).collect::<Result<Vec<_>>>()?;
         if snapshotter == Snapshotter::Overlayfs {
             dirs.extend_from_slice(&init_dirs);
         }
@@ -182,19 +201,19 @@ impl State<'_> {
         Ok(below)
     }
 
-    fn sealed(&self, snapshot: &Snapshot) -> Result<LayerDir> {
+    fn sealed(&self, snapshot: &Snapshot, owners: Option<Arc<Owners>>) -> Result<LayerDir> {
         let home = self.roots.snapshotter(snapshot.snapshotter)?;
         let path = snapshot.snapshotter.files(snapshot.number);
         let root = self.open.open(home, snapshot.snapshotter as usize, &path)?;
-        Ok(self.dir(snapshot, root))
+        Ok(self.dir(snapshot, root, owners))
     }
 
-    fn dir(&self, snapshot: &Snapshot, root: Arc<Root>) -> LayerDir {
+    fn dir(&self, snapshot: &Snapshot, root: Arc<Root>, owners: Option<Arc<Owners>>) -> LayerDir {
         let marks = match snapshot.snapshotter {
-            Snapshotter::Overlayfs => self.marks,
+            Snapshotter::Overlayfs => self.manner.marks,
             Snapshotter::Native => Marks::Complete,
         };
-        LayerDir { root, identity: snapshot.identity, marks, owners: None }
+        LayerDir { root, identity: snapshot.identity, marks, owners }
     }
 }
 

@@ -9,9 +9,9 @@ use crate::backing::{Bytes, FileRange};
 use crate::bolt::{Bucket, Reader, Snapshot, Stamp};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::store::Marks;
 use crate::store::driver::OpenLayers;
 use crate::store::files::if_found;
+use crate::store::{IdMap, IdPair, Marks, Owners};
 
 /// How often the databases are read again while the engine writes.
 const TRIES: usize = 8;
@@ -21,6 +21,35 @@ const TRIES: usize = 8;
 pub(super) struct Databases {
     meta: Reader,
     snapshotters: [Reader; Snapshotter::ALL.len()],
+}
+
+impl Databases {
+    /// `meta.db` as it is now.
+    pub(super) fn meta(&self, roots: &Roots) -> Result<Arc<Snapshot>> {
+        self.meta.read(&roots.metadata, DATABASE)
+    }
+}
+
+/// How files lie in a data root.
+#[derive(Debug, Clone)]
+pub(super) struct Manner {
+    /// How overlayfs marks what a layer hides.
+    pub(super) marks: Marks,
+    /// Tells this data root from others, whose snapshots have the same numbers.
+    pub(super) seed: u64,
+    /// What owners are called where the engine runs; `None` where they are the host's own.
+    pub(super) engine: Option<IdPair<IdMap>>,
+    /// What they are called in the containers of a Docker with `userns-remap`.
+    pub(super) remapped: Option<IdPair<IdMap>>,
+}
+
+impl Manner {
+    /// How owners are told of files that containers with these IDs wrote, or without any those of
+    /// images.
+    pub(super) fn owners(&self, container: Option<IdPair<IdMap>>) -> Option<Arc<Owners>> {
+        let owners = Owners { engine: self.engine.clone(), container, has_notes: false };
+        (!owners.is_plain()).then(|| Arc::new(owners))
+    }
 }
 
 /// A moment of a namespace.
@@ -34,10 +63,8 @@ pub(super) struct State<'a> {
     pub(super) snapshotters: [Option<Arc<Snapshot>>; Snapshotter::ALL.len()],
     /// Directories of layers that are open.
     pub(super) open: &'a OpenLayers,
-    /// How overlayfs marks what a layer hides here.
-    pub(super) marks: Marks,
-    /// Tells this data root from others, whose snapshots have the same numbers.
-    pub(super) seed: u64,
+    /// How files lie here.
+    pub(super) manner: &'a Manner,
 }
 
 impl<'a> State<'a> {
@@ -49,9 +76,9 @@ impl<'a> State<'a> {
         roots: &'a Roots,
         namespace: &'a str,
         open: &'a OpenLayers,
-        (marks, seed): (Marks, u64),
+        manner: &'a Manner,
     ) -> Result<State<'a>> {
-        let mut meta = databases.meta.read(&roots.metadata, DATABASE)?;
+        let mut meta = databases.meta(roots)?;
         let mut tries = 1;
         loop {
             let mut snapshotters = [const { None }; Snapshotter::ALL.len()];
@@ -62,9 +89,9 @@ impl<'a> State<'a> {
                     None => None,
                 };
             }
-            let after = databases.meta.read(&roots.metadata, DATABASE)?;
+            let after = databases.meta(roots)?;
             if Arc::ptr_eq(&meta, &after) || tries == TRIES {
-                return Ok(State { roots, namespace, meta, snapshotters, open, marks, seed });
+                return Ok(State { roots, namespace, meta, snapshotters, open, manner });
             }
             meta = after;
             tries += 1;

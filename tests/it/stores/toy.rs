@@ -148,8 +148,7 @@ impl LayerStore for Toy {
             images: listed.map(|(id, _)| (*id, None)).collect(),
             references: self.references.clone(),
             containers: self.containers.iter().map(|(summary, _)| summary.clone()).collect(),
-            volumes: Vec::new(),
-            damaged: Vec::new(),
+            ..Catalog::default()
         })
     }
 
