@@ -10,7 +10,7 @@ use super::archives::{Archive, Named, StoredView, shared_layers};
 use super::node::{ImageView, Place};
 use super::places::{Item, Listed};
 use crate::archive::containerd::{self, StoredImage};
-use crate::archive::{documents, save};
+use crate::archive::{Flavour, documents, save};
 use crate::digest::{Digest, ImageId};
 use crate::error::Result;
 
@@ -145,7 +145,8 @@ impl Tree {
     /// Documents that are made up, and the layers, uncompressed, by their diff IDs.
     fn described_files(&self, layout: &LayoutView, images: &[Named]) -> Result<Files> {
         let shelf = &layout.view.shelf;
-        let mut documents = self.with_images(shelf, images, None, save::layout_documents)?;
+        let mut documents =
+            self.with_images(shelf, images, None, Flavour::Oci, save::layout_documents)?;
         let index = documents.remove("index.json").unwrap_or_default();
         let mut blobs = BTreeMap::new();
         for (path, bytes) in documents {
