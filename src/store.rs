@@ -247,7 +247,7 @@ pub struct Image {
     /// Its ID.
     pub id: ImageId,
     /// The config, bytes as stored. Their digest is the ID, but where that is the digest of
-    /// [`Image::target`].
+    /// [`Image::target`], or there are [`Image::descriptions`].
     pub config: Arc<[u8]>,
     /// Layers, lowest first; as many as the config's `rootfs.diff_ids`.
     pub layers: Vec<Layer>,
@@ -266,6 +266,19 @@ pub struct Image {
     pub platforms: Vec<(String, ImageId)>,
     /// What a content-addressed store records of it, beside its blobs.
     pub stored: Option<Stored>,
+    /// Of a store that knows no digests: what it has instead of a config, one description for each
+    /// layer. The diff IDs are then their IDs, which stand in for digests that nobody noted, and
+    /// [`Image::config`] is made of them. Empty elsewhere.
+    pub descriptions: Vec<Description>,
+}
+
+/// What Docker to 1.9 notes of an image, which is one layer upon its parent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Description {
+    /// Its ID: random, and no digest of anything.
+    pub id: Digest,
+    /// The description, bytes as stored.
+    pub json: Arc<[u8]>,
 }
 
 /// What a content-addressed store records of an image.
@@ -335,6 +348,13 @@ pub enum LayerSource {
         /// Where the record is.
         root: Arc<Root>,
         /// Its name there: a gzip-compressed tar-split file.
+        path: PathBuf,
+    },
+    /// The same, of a tar whose digest nobody noted: [`Layer::diff_id`] only stands in for it.
+    Undigested {
+        /// Where the record is.
+        root: Arc<Root>,
+        /// Its name there.
         path: PathBuf,
     },
     /// From the tar itself, perhaps compressed.

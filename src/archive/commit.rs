@@ -88,6 +88,7 @@ fn image(commit: &Commit<'_>, config: Vec<u8>) -> Image {
         target: None,
         platforms: Vec::new(),
         stored: None,
+        descriptions: Vec::new(),
     }
 }
 

@@ -29,7 +29,17 @@ use crate::tar::split::{self, Entry, SplitError};
 /// Fails when the record is missing or damaged.
 pub(super) fn layer_tar(layer: &Layer, layers: &Layers, verify: Verify) -> Result<Recipe> {
     match &layer.source {
-        LayerSource::TarSplit { root, path } => rebuilt(layer, root, path, verify),
+        LayerSource::TarSplit { root, path } => {
+            let recipe = rebuilt(layer, root, path)?;
+            if recipe.is_empty() && layer.diff_id.0 != Digest::of(b"") {
+                return Err(Error::corrupt(&layer.directory, "its tar-split record is empty"));
+            }
+            match verify {
+                Verify::Passing => recipe.finish(),
+                Verify::Always => recipe.finish_sealed(layer.diff_id.0),
+            }
+        }
+        LayerSource::Undigested { root, path } => rebuilt(layer, root, path)?.finish(),
         LayerSource::Blob(blob) => {
             let mut recipe = RecipeBuilder::new();
             recipe.push_bytes(layers.blob(blob, layer.diff_id)?);
@@ -41,7 +51,7 @@ pub(super) fn layer_tar(layer: &Layer, layers: &Layers, verify: Verify) -> Resul
     }
 }
 
-fn rebuilt(layer: &Layer, root: &Root, name: &Path, verify: Verify) -> Result<Recipe> {
+fn rebuilt(layer: &Layer, root: &Root, name: &Path) -> Result<RecipeBuilder> {
     let missing = || Error::corrupt(&layer.directory, "no layer directory");
     let mut bodies = Bodies::new(&layer.dirs).ok_or_else(missing)?;
     let mut recipe = RecipeBuilder::new();
@@ -55,13 +65,7 @@ fn rebuilt(layer: &Layer, root: &Root, name: &Path, verify: Verify) -> Result<Re
         }
         Ok(())
     })?;
-    if recipe.is_empty() && layer.diff_id.0 != Digest::of(b"") {
-        return Err(Error::corrupt(&layer.directory, "its tar-split record is empty"));
-    }
-    match verify {
-        Verify::Passing => recipe.finish(),
-        Verify::Always => recipe.finish_sealed(layer.diff_id.0),
-    }
+    Ok(recipe)
 }
 
 /// Paths of the entries of a layer's tar, in its order: relative to the root, and clean. `None` where
@@ -72,12 +76,14 @@ fn rebuilt(layer: &Layer, root: &Root, name: &Path, verify: Verify) -> Result<Re
 pub(super) fn names(layer: &Layer, layers: &Layers) -> Result<Option<Vec<Vec<u8>>>> {
     let mut names = Vec::new();
     match &layer.source {
-        LayerSource::TarSplit { root, path } => read_record(root, path, |entry| {
-            if let Entry::File { name, .. } = entry {
-                names.push(rooted(&name));
-            }
-            Ok(())
-        })?,
+        LayerSource::TarSplit { root, path } | LayerSource::Undigested { root, path } => {
+            read_record(root, path, |entry| {
+                if let Entry::File { name, .. } = entry {
+                    names.push(rooted(&name));
+                }
+                Ok(())
+            })?;
+        }
         LayerSource::Blob(blob) => {
             let bytes = layers.blob(blob, layer.diff_id)?;
             let mut entries = Entries::new(&*bytes);

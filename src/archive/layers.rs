@@ -61,9 +61,9 @@ impl Layers {
     pub fn tar(&self, layer: &Layer, below: &[Layer]) -> Result<Recipe> {
         match &layer.source {
             LayerSource::Missing => self.rebuilt(layer, below),
-            LayerSource::TarSplit { .. } | LayerSource::Blob(_) => {
-                layer_tar(layer, self, self.verify)
-            }
+            LayerSource::TarSplit { .. }
+            | LayerSource::Undigested { .. }
+            | LayerSource::Blob(_) => layer_tar(layer, self, self.verify),
         }
     }
 

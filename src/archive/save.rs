@@ -87,7 +87,9 @@ fn describe(saved: &SavedImage<'_>, flavour: Flavour) -> Result<Described> {
         return Err(Error::errno_of(shown, Errno::NODATA));
     }
     let config = saved.config;
+    let descriptions = &saved.image.descriptions;
     let legacy = match flavour {
+        Flavour::Docker19 if !descriptions.is_empty() => Ok(v1::stored_layers(descriptions)),
         Flavour::Docker19 | Flavour::Docker110 => v1::legacy_layers(config, Dialect::Docker20),
         Flavour::Docker25 | Flavour::Docker28 => v1::legacy_layers(config, Dialect::Docker28),
         Flavour::Docker29 | Flavour::Containerd | Flavour::Oci => {

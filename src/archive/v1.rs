@@ -8,6 +8,7 @@ use crate::error::Malformed;
 use crate::json::{Escapes, Json};
 use crate::oci::ImageConfig;
 use crate::oci::docker::{V1_IMAGE_20, V1_IMAGE_28, V1_IMAGE_29};
+use crate::store::Description;
 
 /// Whose Go types and Go version the bytes follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +51,13 @@ pub fn legacy_layers(
         chain = Some(chain_id);
     }
     Ok(layers)
+}
+
+/// The same where the store has them: of Docker to 1.9, which saved them as they were.
+#[must_use]
+pub fn stored_layers(descriptions: &[Description]) -> Vec<LegacyLayer> {
+    let layer = |it: &Description| LegacyLayer { id: it.id, json: it.json.to_vec() };
+    descriptions.iter().map(layer).collect()
 }
 
 /// The fields of the top layer's V1 image, without `id` and `parent`: those of the config.

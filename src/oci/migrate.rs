@@ -39,29 +39,68 @@ pub fn migrate(
     below: Option<&Migrated>,
     diff_id: DiffId,
 ) -> Result<Migrated, Malformed> {
-    let document = json::parse(description)?;
-    let known = V1_IMAGE_20.read(Some(&document))?;
+    let described = Described::read(description)?;
     let mut diff_ids = below.map_or_else(Vec::new, |below| below.diff_ids.clone());
     diff_ids.push(diff_id);
     let mut history = below.map_or_else(Vec::new, |below| below.history.clone());
-    history.push(step(&known));
-
-    let mut fields = match has_blanks(&document) {
-        true => printed(&known),
-        false => written(description)?,
-    };
-    DROPPED.iter().for_each(|key| drop(fields.remove(*key)));
-    let texts = diff_ids.iter().map(|diff_id| diff_id.to_string().into());
-    let rootfs =
-        Json::object([("type", "layers".into()), ("diff_ids", Json::Array(texts.collect()))]);
-    fields.insert("rootfs".to_owned(), print(&rootfs));
-    fields.insert("history".to_owned(), print(&Json::Array(history.clone())));
-    let fields: Vec<String> = fields
-        .iter()
-        .map(|(key, value)| format!("{}:{value}", print(&key.as_str().into())))
-        .collect();
-    let config = format!("{{{}}}", fields.join(",")).into_bytes();
+    history.push(step(&described.known));
+    let config = described.config(&diff_ids, &history)?;
     Ok(Migrated { config, diff_ids, history })
+}
+
+/// The config that is made of the last of these descriptions, each of which lies with its layer upon
+/// the one before.
+///
+/// # Errors
+/// As [`migrate`], and where there are none.
+pub fn migrate_chain<'a>(
+    chain: impl IntoIterator<Item = (&'a [u8], DiffId)>,
+) -> Result<Vec<u8>, Malformed> {
+    let (mut diff_ids, mut history, mut top) = (Vec::new(), Vec::new(), None);
+    for (description, diff_id) in chain {
+        let described = Described::read(description)?;
+        diff_ids.push(diff_id);
+        history.push(step(&described.known));
+        top = Some(described);
+    }
+    let top = top.ok_or_else(|| Malformed::new("no layers"))?;
+    top.config(&diff_ids, &history)
+}
+
+/// A description that was read.
+struct Described<'a> {
+    bytes: &'a [u8],
+    /// All of it.
+    document: Json,
+    /// What Docker knows of it.
+    known: Json,
+}
+
+impl Described<'_> {
+    fn read(bytes: &[u8]) -> Result<Described<'_>, Malformed> {
+        let document = json::parse(bytes)?;
+        let known = V1_IMAGE_20.read(Some(&document))?;
+        Ok(Described { bytes, document, known })
+    }
+
+    /// The config with these layers and steps, both lowest first.
+    fn config(&self, diff_ids: &[DiffId], history: &[Json]) -> Result<Vec<u8>, Malformed> {
+        let mut fields = match has_blanks(&self.document) {
+            true => printed(&self.known),
+            false => written(self.bytes)?,
+        };
+        DROPPED.iter().for_each(|key| drop(fields.remove(*key)));
+        let texts = diff_ids.iter().map(|diff_id| diff_id.to_string().into());
+        let rootfs =
+            Json::object([("type", "layers".into()), ("diff_ids", Json::Array(texts.collect()))]);
+        fields.insert("rootfs".to_owned(), print(&rootfs));
+        fields.insert("history".to_owned(), print(&Json::Array(history.to_vec())));
+        let fields: Vec<String> = fields
+            .iter()
+            .map(|(key, value)| format!("{}:{value}", print(&key.as_str().into())))
+            .collect();
+        Ok(format!("{{{}}}", fields.join(",")).into_bytes())
+    }
 }
 
 /// The step that made an image (`HistoryFromConfig`).
@@ -125,18 +164,21 @@ mod tests {
 
     #[test]
     fn a_description_becomes_a_config_upon_that_of_its_parent() {
-        let base = br##"{"id":"b","created":"2015-01-02T03:04:05.600Z","docker_version":"1.9.1",
+        let first = br##"{"id":"b","created":"2015-01-02T03:04:05.600Z","docker_version":"1.9.1",
             "container_config":{"Cmd":["/bin/sh","-c","#(nop) ADD <file>"]},"Size":7,"os":"linux","x":[1, 2.0]}"##;
-        let base = migrate(base, None, layer()).unwrap();
+        let base = migrate(first, None, layer()).unwrap();
         assert_eq!(
             text(&base),
             format!(
                 r##"{{"container_config":{{"Cmd":["/bin/sh","-c","#(nop) ADD \u003cfile\u003e"]}},"created":"2015-01-02T03:04:05.600Z","docker_version":"1.9.1","history":[{{"created":"2015-01-02T03:04:05.6Z","created_by":"/bin/sh -c #(nop) ADD \u003cfile\u003e"}}],"os":"linux","rootfs":{{"type":"layers","diff_ids":["{LAYER}"]}},"x":[1,2.0]}}"##
             )
         );
-        let top =
+        let second =
             br#"{"id":"t","parent":"b","author":"me","comment":"c","docker_version":"1.10.0"}"#;
-        let top = migrate(top, Some(&base), layer()).unwrap();
+        let top = migrate(second, Some(&base), layer()).unwrap();
+        let chain = [(&first[..], layer()), (&second[..], layer())];
+        assert_eq!(migrate_chain(chain).unwrap(), top.config, "the same at once");
+        assert!(migrate_chain([]).is_err());
         let config = ImageConfig::parse(&top.config).unwrap();
         assert_eq!(config.diff_ids, [layer(), layer()]);
         assert_eq!(config.history.len(), 2);

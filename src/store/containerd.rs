@@ -17,6 +17,7 @@ use self::state::{Databases, Manner, State};
 use crate::digest::{ContainerId, Digest, ImageId};
 use crate::error::{Error, Result};
 use crate::store::docker::containers;
+use crate::store::docker::records::Era;
 use crate::store::driver::OpenLayers;
 use crate::store::stamp::Taking;
 use crate::store::{
@@ -78,7 +79,7 @@ impl LayerStore for Containerd {
             taking.add_number(stamp);
         }
         if let Some(root) = &roots.containers {
-            containers::stamp(root, &mut taking)?;
+            containers::stamp(root, Era::Content, &mut taking)?;
         }
         volumes::stamp(roots.volumes.as_ref(), &mut taking);
         Ok(taking.finish().generation())

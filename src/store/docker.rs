@@ -1,4 +1,4 @@
-//! Docker's data root, 1.10 and later, with one of the graph drivers `overlay2` and `vfs`.
+//! Docker's data root, with one of its graph drivers.
 //!
 //! What is difficult, and what answers it:
 //! 1. Names in the files may be anything: each is parsed into a type ([`crate::digest`], `DirId`)
@@ -8,13 +8,13 @@
 //! 3. The data root may be unmounted or replaced: it is opened anew for each question, and what
 //!    was kept counts only while it still is the same directory.
 //! 4. Images share layers: their directories are open once for all (`OpenLayers`).
-//!
+//! 5. To 1.9 images were something else ([`Era`]): `graph` reads those.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use self::records::Era;
 use self::roots::Roots;
-use crate::backing::{Access, Root};
 use crate::digest::{ContainerId, ImageId};
 use crate::error::Result;
 use crate::store::driver::{DirId, Driver, Home, OpenLayers, OwnersOf, Place};
@@ -26,6 +26,7 @@ use crate::store::{
 mod catalog;
 mod container;
 pub(super) mod containers;
+mod graph;
 mod hints;
 mod image;
 mod open;
@@ -44,6 +45,7 @@ pub struct Docker {
     info: StoreInfo,
     /// The data root, as an absolute path.
     location: PathBuf,
+    era: Era,
     driver: Driver,
     /// How owners are told on its disk.
     owners: Option<Arc<Owners>>,
@@ -54,7 +56,7 @@ pub struct Docker {
 impl Docker {
     /// The data root as it is now: opened anew, and exchanged if it is another.
     fn roots(&self) -> Result<Arc<Roots>> {
-        let fresh = Roots::open(&self.location, self.driver)?;
+        let fresh = Roots::open(&self.location, self.era, self.driver)?;
         let mut roots = self.roots.lock().unwrap_or_else(PoisonError::into_inner);
         if !roots.is_same(&fresh) {
             *roots = Arc::new(fresh);
@@ -93,13 +95,22 @@ impl LayerStore for Docker {
     }
 
     fn config(&self, id: ImageId) -> Result<Arc<[u8]>> {
-        Ok(image::config(&self.roots()?.image, id)?.into())
+        let roots = self.roots()?;
+        let config = match self.era {
+            Era::Graph => graph::config(&roots.image, id),
+            Era::Content => image::config(&roots.image, id),
+        };
+        Ok(config?.into())
     }
 
     fn image(&self, id: ImageId) -> Result<Image> {
         let roots = self.roots()?;
         let owners = |_: &DirId| self.owners.clone();
-        image::read(&roots, &mut self.home(&roots, &owners)?, id)
+        let mut home = self.home(&roots, &owners)?;
+        match self.era {
+            Era::Graph => graph::image(&roots, &mut home, id),
+            Era::Content => image::read(&roots, &mut home, id),
+        }
     }
 
     fn container(&self, id: ContainerId) -> Result<Container> {
@@ -118,9 +129,7 @@ impl LayerStore for Docker {
     }
 
     fn version_hints(&self) -> Vec<String> {
-        let Ok(roots) = self.roots() else { return Vec::new() };
-        let data = Root::open_resolved(&self.location, Access::Live);
-        data.map_or_else(|_| Vec::new(), |data| hints::read(&data, &roots))
+        self.roots().map_or_else(|_| Vec::new(), |roots| hints::read(&roots))
     }
 
     fn usage(&self) -> Result<Usage> {

@@ -57,6 +57,19 @@ impl Driver {
         }
     }
 
+    /// The directory of a layer therein.
+    pub(super) fn directory(self, id: &DirId) -> String {
+        match self {
+            Driver::Aufs => format!("diff/{id}"),
+            Driver::Overlay2(_)
+            | Driver::Overlay(_)
+            | Driver::FuseOverlay
+            | Driver::CopyingOverlay
+            | Driver::Vfs
+            | Driver::Btrfs => id.to_string(),
+        }
+    }
+
     /// What `docker inspect` tells of `dirs`, topmost first (moby `overlay2.GetMetadata`).
     pub(super) fn describe(self, dirs: &[LayerDir]) -> GraphDriver {
         let shown = |path: &Path| path.to_string_lossy().into_owned();

@@ -310,20 +310,20 @@ impl Tree {
         }
     }
 
-    /// The image as it is given out, where some layer of it had to be rebuilt from its files: then its
-    /// digest has to be known, for which all of that layer is read once.
+    /// The image as it is given out, where some layer of it had to be rebuilt from its files, or nobody
+    /// noted its digest: then that has to be known, for which all of the layer is read once.
     pub(super) fn fitted(
         &self,
         shelf: &Arc<Shelf>,
         loaded: &Loaded,
     ) -> Result<Option<(Image, ImageConfig)>> {
         let layers = &loaded.image.layers;
-        if layers.iter().all(is_exact) {
+        if layers.iter().all(has_diff_id) {
             return Ok(None);
         }
         let mut digests = Vec::new();
         for (index, layer) in layers.iter().enumerate() {
-            digests.push(match is_exact(layer) {
+            digests.push(match has_diff_id(layer) {
                 true => layer.diff_id.0,
                 false => {
                     let archive = Archive::of_layer(loaded.image.id, index, layer);
@@ -344,7 +344,7 @@ impl Tree {
         base: Option<ImageId>,
     ) -> Result<Made> {
         let base = base.map(|base| shelf.image(base)).transpose()?;
-        self.with_images(shelf, images, base.as_deref(), |images| {
+        self.with_images(shelf, images, base.as_deref(), flavour, |images| {
             let created = images.iter().map(|image| mtime_of(image.config.created.as_ref()));
             let mtime = created.max().unwrap_or_default();
             Ok(Made::sealed(save::save(images, flavour)?, mtime))
@@ -405,12 +405,14 @@ impl Tree {
         Ok(Made { stamp, ..Made::sealed(recipe, mtime.unwrap_or_default()) })
     }
 
-    /// Calls `make` with the images and the tars of their layers, without those that `base` has.
+    /// Calls `make` with the images and the tars of their layers, without those that `base` has, as an
+    /// archive of that flavour has them.
     pub(super) fn with_images<T>(
         &self,
         shelf: &Arc<Shelf>,
         images: &[(ImageId, Vec<String>)],
         base: Option<&Loaded>,
+        flavour: Flavour,
         make: impl FnOnce(&[SavedImage<'_>]) -> Result<T>,
     ) -> Result<T> {
         let mut loaded = Vec::new();
@@ -421,7 +423,13 @@ impl Tree {
                 let archive = Archive::of_layer(*id, index, layer);
                 layers.push(self.made(shelf, &archive)?.recipe);
             }
-            loaded.push((self.fitted(shelf, &image)?, image, references, layers));
+            // No digest stands in what that Docker wrote.
+            let fitted = match flavour == Flavour::Docker19 && !image.image.descriptions.is_empty()
+            {
+                true => None,
+                false => self.fitted(shelf, &image)?,
+            };
+            loaded.push((fitted, image, references, layers));
         }
         let saved = loaded.iter().map(|(fitted, loaded, references, layers)| SavedImage {
             image: fitted.as_ref().map_or(&loaded.image, |(image, _)| image),
@@ -571,10 +579,20 @@ fn escaped(name: &[u8]) -> String {
     line
 }
 
-/// Whether a layer's tar has its diff ID.
+/// Whether a layer's tar is the one that the engine once had.
 pub(super) fn is_exact(layer: &Layer) -> bool {
     match &layer.source {
-        LayerSource::TarSplit { .. } | LayerSource::Blob(_) => true,
+        LayerSource::TarSplit { .. } | LayerSource::Undigested { .. } | LayerSource::Blob(_) => {
+            true
+        }
         LayerSource::Missing => false,
+    }
+}
+
+/// Whether a layer's tar has its diff ID.
+fn has_diff_id(layer: &Layer) -> bool {
+    match &layer.source {
+        LayerSource::TarSplit { .. } | LayerSource::Blob(_) => true,
+        LayerSource::Undigested { .. } | LayerSource::Missing => false,
     }
 }

@@ -1,5 +1,6 @@
 //! `images/` and what an image's directory holds.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::Tree;
@@ -10,10 +11,11 @@ use super::names::{Found, Names, cut, is_entry};
 use super::node::{ImageView, Place, Scope};
 use super::own::OwnFiles;
 use super::places::{Item, Listed};
-use super::shelf::{Loaded, Shelf};
+use super::shelf::{Config, Loaded, Shelf};
 use crate::archive::{Flavour, history, inspect};
 use crate::digest::ImageId;
 use crate::error::{Error, Result};
+use crate::oci::ImageConfig;
 use crate::overlay::Stack;
 use crate::overlay::own::OwnTree;
 use crate::reference::Reference;
@@ -160,7 +162,7 @@ impl Tree {
         let place = |place: Place| Ok(Some(Item::Place(place, mtime)));
         match name {
             "README" => document(self.image_readme(view)),
-            "config.json" => document(config.bytes.to_vec()),
+            "config.json" => document(stored_config(view, &config)),
             "created" => {
                 let created = config.parsed.created.clone().unwrap_or_else(Timestamp::zero);
                 document(format!("{created}\n").into_bytes())
@@ -242,7 +244,7 @@ impl Tree {
         let references = image.references.iter().filter_map(|text| Reference::parse(text).ok());
         let described = inspect::Image {
             id: image.id,
-            config: &loaded.config.parsed,
+            config: &*shown_config(&loaded)?,
             references: &references.collect::<Vec<_>>(),
             parent: image.parent,
             size: image.layers.iter().map(|layer| layer.size).sum(),
@@ -363,8 +365,14 @@ impl Tree {
             "layer.tar" => Item::Archive(shelf.clone(), archive),
             "layer.json" => {
                 let tar_size = self.made(shelf, &archive)?.recipe.len();
+                // Of a layer whose digest nobody noted, the one that it has.
+                let fitted = match loaded.image.descriptions.is_empty() {
+                    true => None,
+                    false => self.fitted(shelf, &loaded)?,
+                };
+                let fitted = fitted.as_ref().and_then(|(image, _)| image.layers.get(index));
                 Item::Document(
-                    describe_layer(&loaded, index, layer, tar_size),
+                    describe_layer(&loaded, index, fitted.unwrap_or(layer), tar_size),
                     loaded.config.mtime(),
                 )
             }
@@ -422,6 +430,26 @@ fn platforms(view: &ImageView) -> Vec<(String, ImageId)> {
     }
     let Ok(loaded) = view.shelf.image(view.id) else { return Vec::new() };
     loaded.image.platforms.iter().filter(|(name, _)| is_entry(name)).cloned().collect()
+}
+
+/// The config as it is stored; where the store has none, what it has instead.
+fn stored_config(view: &ImageView, config: &Config) -> Vec<u8> {
+    if !config.is_named_by(view.id)
+        && let Ok(loaded) = view.shelf.image(view.id)
+        && let Some(top) = loaded.image.descriptions.last()
+    {
+        return top.json.to_vec();
+    }
+    config.bytes.to_vec()
+}
+
+/// The config as an engine's inspection shows it: without the layers where nobody noted their digests.
+fn shown_config(loaded: &Loaded) -> Result<Cow<'_, ImageConfig>> {
+    if loaded.image.descriptions.is_empty() {
+        return Ok(Cow::Borrowed(&loaded.config.parsed));
+    }
+    let config = ImageConfig::parse(&loaded.config.parsed.with_diff_ids(&[]));
+    config.map(Cow::Owned).map_err(|why| Error::corrupt(format!("image {}", loaded.image.id), why))
 }
 
 /// Those but the one that the image's directory shows.

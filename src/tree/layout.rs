@@ -116,7 +116,8 @@ impl Tree {
     /// Documents that are made up, and the layers, uncompressed, by their diff IDs.
     fn described_files(&self, layout: &LayoutView, images: &[Named]) -> Result<Files> {
         let shelf = &layout.view.shelf;
-        let mut documents = self.with_images(shelf, images, None, save::layout_documents)?;
+        let mut documents =
+            self.with_images(shelf, images, None, Flavour::Oci, save::layout_documents)?;
         let index = documents.remove("index.json").unwrap_or_default();
         let mut blobs = BTreeMap::new();
         for (path, bytes) in documents {

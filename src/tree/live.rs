@@ -30,11 +30,12 @@ use crate::archive::export::{self, Accounts, Export, Mounted, Style};
 use crate::backing::{Access, Fingerprint, Root, Time};
 use crate::digest::{DiffId, Digest};
 use crate::error::{Error, Result};
+use crate::oci::ImageConfig;
 use crate::overlay::changes::{self, Changes};
 use crate::overlay::{Entry, Stack};
 use crate::recipe::{Changed, Recipe};
 use crate::store::{
-    self, Container, Conventions, LayerDir, Marks, Mount, MountSource, Stamp, State, Taking,
+    self, Container, Conventions, Image, LayerDir, Marks, Mount, MountSource, Stamp, State, Taking,
 };
 use crate::time::Timestamp;
 
@@ -77,6 +78,8 @@ pub(super) struct Source {
 pub(super) struct Draft {
     container: Container,
     image: Option<Arc<Loaded>>,
+    /// The same where some layer of it has not the digest that is noted.
+    fitted: Option<(Image, ImageConfig)>,
     /// The tars of the image's layers.
     layers: Vec<Arc<Recipe>>,
     /// The tar of the writable layer; `None` where nothing changed.
@@ -111,7 +114,9 @@ impl Draft {
     }
 
     fn archive(&self, diff_id: DiffId) -> Result<Recipe> {
-        let image = self.image.as_ref().map(|it| (&it.image, &it.config.parsed));
+        let fitted = self.fitted.as_ref().map(|(image, config)| (image, config));
+        let stored = || self.image.as_ref().map(|it| (&it.image, &it.config.parsed));
+        let image = fitted.or_else(stored);
         let commit = Commit {
             container: &self.container,
             image,
@@ -368,12 +373,14 @@ impl Tree {
                 layers.push(self.made(shelf, &archive)?.recipe);
             }
         }
+        let fitted = image.as_ref().map(|loaded| self.fitted(shelf, loaded)).transpose()?.flatten();
         let made = Timestamp::parse(&container.created).map(|created| created.instant());
         let created = export.newest.max(made.unwrap_or_default());
         let diff = export.recipe.if_changed(Changed::Refuse);
         let draft = Draft {
             container,
             image,
+            fitted,
             layers,
             diff: (!export.is_empty).then(|| Arc::new(diff)),
             created,

@@ -13,7 +13,7 @@ use crate::stores::handmade::{CREATED, DataRoot, exited, make_opaque, whiteout};
 use crate::stores::view::View;
 
 /// A data root on overlay2 with every kind of change, in the directory `path`.
-fn build(path: &Path) {
+pub(crate) fn build(path: &Path) {
     let mut root = DataRoot::create(path);
     let write = |dir: &Path, name: &str| {
         fs::create_dir_all(dir.join(name).parent().unwrap()).unwrap();
@@ -44,7 +44,7 @@ fn build(path: &Path) {
 }
 
 /// Turns overlayfs's marks into names.
-fn mark_by_names(dir: &Path) {
+pub(crate) fn mark_by_names(dir: &Path) {
     for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {
         let path = entry.path();
         let data = path.symlink_metadata().unwrap();
@@ -131,7 +131,7 @@ fn tree(view: &View, path: &str) -> BTreeMap<String, Vec<u8>> {
 }
 
 /// What is the same under every driver.
-fn shown(root: &Path) -> BTreeMap<String, Vec<u8>> {
+pub(crate) fn shown(root: &Path) -> BTreeMap<String, Vec<u8>> {
     let view = View::of(root);
     let mut shown = BTreeMap::new();
     let layers = "images/app:1/layers";

@@ -15,6 +15,7 @@ mod containerd;
 mod damage;
 mod drivers;
 mod golden;
+mod graph;
 mod handmade_containerd;
 mod layer_tars;
 mod layering;

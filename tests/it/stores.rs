@@ -3,6 +3,7 @@
 
 pub(crate) mod archives;
 pub(crate) mod golden;
+pub(crate) mod graph;
 pub(crate) mod handmade;
 pub(crate) mod layered;
 pub(crate) mod sample;

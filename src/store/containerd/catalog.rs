@@ -10,6 +10,7 @@ use crate::digest::ImageId;
 use crate::error::Result;
 use crate::store::Catalog;
 use crate::store::docker::containers;
+use crate::store::docker::records::Era;
 use crate::store::parents::cut_parents;
 use crate::store::volumes;
 
@@ -21,7 +22,7 @@ pub(super) fn read(state: &State<'_>, is_docker: bool) -> Result<Catalog> {
     match &state.roots.containers {
         Some(root) => {
             let is_ours = |driver: &str| Snapshotter::named(driver).is_some();
-            containers::list(root, is_ours, &mut catalog)?;
+            containers::list(root, Era::Content, is_ours, &mut catalog)?;
         }
         None if is_docker => {}
         None => catalog.containers = container::list(state, &images),

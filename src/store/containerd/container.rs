@@ -7,6 +7,7 @@ use super::state::State;
 use crate::digest::{ContainerId, Digest, ImageId};
 use crate::error::{Error, Result};
 use crate::store::docker::containers;
+use crate::store::docker::records::Era;
 use crate::store::names::is_container_name;
 use crate::store::{Container, ContainerSummary, State as Doing};
 
@@ -14,7 +15,7 @@ use crate::store::{Container, ContainerSummary, State as Doing};
 pub(super) fn read_docker(state: &State<'_>, id: ContainerId) -> Result<Container> {
     let missing = || Error::not_found(id.hex());
     let root = state.roots.containers.as_ref().ok_or_else(missing)?;
-    let (record, config) = containers::record(root, id)?;
+    let (record, config) = containers::record(root, id, Era::Content)?;
     let snapshotter = Snapshotter::named(&record.driver).ok_or_else(missing)?;
     let files = state.container_files(snapshotter, &id.hex(), state.manner.remapped.clone())?;
     let doing = match (&files, record.state) {

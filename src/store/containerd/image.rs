@@ -44,6 +44,7 @@ pub(super) fn read(state: &State<'_>, id: ImageId) -> Result<Image> {
             sources: named.sources,
             size: resolved.size(),
         }),
+        descriptions: Vec::new(),
     })
 }
 

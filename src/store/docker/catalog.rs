@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use super::containers::{self, names};
+use super::graph;
 use super::image::parent;
-use super::records::references;
+use super::records::{Era, references};
 use super::roots::Roots;
 use crate::backing::{Dir, FileKind, Root};
 use crate::digest::ImageId;
@@ -25,10 +26,23 @@ const METADATA: &str = "imagedb/metadata/sha256";
 /// A stamp of all that a catalog is read from, by names and `stat` alone.
 pub(super) fn stamp(roots: &Roots) -> Result<Stamp> {
     let mut taking = Taking::default();
-    taking.add(roots.image.stat("repositories.json"));
-    if let Some(configs) = if_found(roots.image.dir(CONFIGS))? {
+    let (root, name) = roots.references();
+    taking.add(root.stat(name));
+    match roots.era {
+        Era::Graph => graph::stamp(&roots.image, &mut taking)?,
+        Era::Content => stamp_images(&roots.image, &mut taking)?,
+    }
+    if let Some(root) = &roots.containers {
+        containers::stamp(root, roots.era, &mut taking)?;
+    }
+    volumes::stamp(roots.volumes.as_ref(), &mut taking);
+    Ok(taking.finish())
+}
+
+fn stamp_images(image: &Root, taking: &mut Taking) -> Result<()> {
+    if let Some(configs) = if_found(image.dir(CONFIGS))? {
         taking.add(configs.own_stat());
-        let metadata = if_found(roots.image.dir(METADATA))?;
+        let metadata = if_found(image.dir(METADATA))?;
         for name in names(&configs)? {
             taking.add_name(&name);
             if let Some(metadata) = &metadata {
@@ -36,20 +50,27 @@ pub(super) fn stamp(roots: &Roots) -> Result<Stamp> {
             }
         }
     }
-    if let Some(root) = &roots.containers {
-        containers::stamp(root, &mut taking)?;
-    }
-    volumes::stamp(roots.volumes.as_ref(), &mut taking);
-    Ok(taking.finish())
+    Ok(())
 }
 
 /// Reads all names.
 pub(super) fn read(roots: &Roots, driver: Driver) -> Result<Catalog> {
     let mut catalog = Catalog::default();
-    read_images(&roots.image, &mut catalog)?;
-    read_references(&roots.image, &mut catalog);
+    match roots.era {
+        Era::Graph => graph::list(roots, driver, &mut catalog)?,
+        Era::Content => list_images(&roots.image, &mut catalog)?,
+    }
+    let parents = match roots.era {
+        Era::Graph => roots.image.path().to_owned(),
+        Era::Content => roots.image.path().join(METADATA),
+    };
+    for (id, why) in cut_parents(&mut catalog.images) {
+        let path = parents.join(id.hex()).join("parent");
+        catalog.damaged.push(Arc::new(Error::corrupt(path, why)));
+    }
+    read_references(roots, &mut catalog);
     if let Some(root) = &roots.containers {
-        containers::list(root, |of| of == driver.name(), &mut catalog)?;
+        containers::list(root, roots.era, |of| of == driver.name(), &mut catalog)?;
     }
     match volumes::names(roots.volumes.as_ref()) {
         Ok(names) => catalog.volumes = names,
@@ -58,7 +79,7 @@ pub(super) fn read(roots: &Roots, driver: Driver) -> Result<Catalog> {
     Ok(catalog)
 }
 
-fn read_images(image: &Root, catalog: &mut Catalog) -> Result<()> {
+fn list_images(image: &Root, catalog: &mut Catalog) -> Result<()> {
     let Some(configs) = if_found(image.dir(CONFIGS))? else { return Ok(()) };
     for name in names(&configs)? {
         if name.starts_with(".tmp-") {
@@ -76,10 +97,6 @@ fn read_images(image: &Root, catalog: &mut Catalog) -> Result<()> {
             Err(err) => catalog.damaged.push(Arc::new(err)),
         }
     }
-    for (id, why) in cut_parents(&mut catalog.images) {
-        let path = image.path().join(METADATA).join(id.hex()).join("parent");
-        catalog.damaged.push(Arc::new(Error::corrupt(path, why)));
-    }
     Ok(())
 }
 
@@ -93,15 +110,16 @@ fn check_config(configs: &Dir, name: &str) -> Result<ImageId> {
     }
 }
 
-fn read_references(image: &Root, catalog: &mut Catalog) {
-    let path = image.path().join("repositories.json");
+fn read_references(roots: &Roots, catalog: &mut Catalog) {
+    let (root, name) = roots.references();
+    let path = root.path().join(&name);
     let mut damaged = |err: Error| catalog.damaged.push(Arc::new(err));
-    let json = match if_found(image.read("repositories.json", JSON_MAX)) {
+    let json = match if_found(root.read(name, JSON_MAX)) {
         Ok(None) => return, // a store that never had a name
         Ok(Some(json)) => json,
         Err(err) => return damaged(err),
     };
-    let references = match references(&json) {
+    let references = match references(&json, roots.era) {
         Ok(references) => references,
         Err(why) => return damaged(Error::corrupt(path, why)),
     };

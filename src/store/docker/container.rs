@@ -1,7 +1,9 @@
 //! One container, from its config and the mount database.
 
 use super::containers;
+use super::graph;
 use super::image::LayerRecord;
+use super::records::Era;
 use super::roots::Roots;
 use crate::digest::{ChainId, ContainerId};
 use crate::error::{Error, Result};
@@ -17,11 +19,14 @@ pub(super) fn read(
     id: ContainerId,
 ) -> Result<Container> {
     let root = roots.containers.as_ref().ok_or_else(|| Error::not_found(id.hex()))?;
-    let (record, config) = containers::record(root, id)?;
+    let (record, config) = containers::record(root, id, roots.era)?;
     if record.driver != driver.name() {
         return Err(Error::not_found(id.hex()));
     }
-    let files = files(roots, home, id)?;
+    let files = match roots.era {
+        Era::Graph => graph::files(home, id, record.image)?,
+        Era::Content => files(roots, home, id)?,
+    };
     let state = match (&files, record.state) {
         // Docker 28.2 and later keep no mark of a removal on disk: the files go first.
         (None, State::Dead) => State::Dead,
@@ -49,10 +54,13 @@ pub(super) fn read(
 
 /// The files of a container.
 #[derive(Debug, Default)]
-struct Files {
-    directory: String,
-    dirs: Vec<LayerDir>,
-    init_dirs: Vec<LayerDir>,
+pub(super) struct Files {
+    /// Name of the writable directory.
+    pub(super) directory: String,
+    /// All that is merged, topmost first.
+    pub(super) dirs: Vec<LayerDir>,
+    /// The same without the writable directory.
+    pub(super) init_dirs: Vec<LayerDir>,
 }
 
 /// Finds the files of the container `id`; `None` where they are gone.

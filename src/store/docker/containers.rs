@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::records::{self, ContainerRecord};
+use super::records::{self, ContainerRecord, Era};
 use crate::backing::{Dir, Root};
 use crate::digest::ContainerId;
 use crate::error::{Error, Result};
@@ -14,10 +14,10 @@ use crate::store::stamp::Taking;
 use crate::store::{Catalog, ContainerSummary};
 
 /// Takes all that a listing is read from into a stamp.
-pub(in crate::store) fn stamp(containers: &Root, taking: &mut Taking) -> Result<()> {
+pub(in crate::store) fn stamp(containers: &Root, era: Era, taking: &mut Taking) -> Result<()> {
     for name in names(&containers.dir("")?)? {
         taking.add_name(&name);
-        taking.add(containers.stat(Path::new(&name).join("config.v2.json")));
+        taking.add(containers.stat(Path::new(&name).join(era.container_file())));
     }
     Ok(())
 }
@@ -35,6 +35,7 @@ pub(in crate::store) fn names(dir: &Dir) -> Result<Vec<String>> {
 /// either (moby daemon/daemon.go, `restore`).
 pub(in crate::store) fn list(
     containers: &Root,
+    era: Era,
     is_ours: impl Fn(&str) -> bool,
     catalog: &mut Catalog,
 ) -> Result<()> {
@@ -42,7 +43,7 @@ pub(in crate::store) fn list(
     for directory in names(&containers.dir("")?)? {
         let path = containers.path().join(&directory);
         let found = match ContainerId::from_hex(&directory) {
-            Ok(id) => record(containers, id).map(|(record, _)| (id, record)),
+            Ok(id) => record(containers, id, era).map(|(record, _)| (id, record)),
             Err(_) => Err(Error::corrupt(path.clone(), "not a container ID")),
         };
         match found {
@@ -61,22 +62,23 @@ pub(in crate::store) fn list(
     Ok(())
 }
 
-/// The `config.v2.json` of the container `id`, parsed and as it is.
+/// What describes the container `id`, parsed and as it is.
 ///
 /// # Errors
 /// ENOENT where there is no such container, busy where it is half removed.
 pub(in crate::store) fn record(
     containers: &Root,
     id: ContainerId,
+    era: Era,
 ) -> Result<(ContainerRecord, Vec<u8>)> {
-    let path = format!("{}/config.v2.json", id.hex());
+    let path = format!("{}/{}", id.hex(), era.container_file());
     let Some(json) = if_found(containers.read(&path, JSON_MAX))? else {
         let Some(_) = if_found(containers.stat(id.hex()))? else {
             return Err(Error::not_found(id.hex()));
         };
         return Err(Error::busy(containers.path().join(path), "missing, so it is being removed"));
     };
-    match records::container(id, &json) {
+    match records::container(id, &json, era) {
         Ok(record) => Ok((record, json)),
         Err(why) => Err(Error::corrupt(containers.path().join(path), why)),
     }

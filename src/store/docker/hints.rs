@@ -8,6 +8,7 @@ use std::path::Path;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
+use super::records::Era;
 use super::roots::Roots;
 use crate::backing::Root;
 use crate::error::Result;
@@ -17,9 +18,12 @@ use crate::store::files::JSON_MAX;
 const LOOKED_AT: usize = 64;
 
 /// What is told, each once and sorted.
-pub(super) fn read(data: &Root, roots: &Roots) -> Vec<String> {
+pub(super) fn read(roots: &Roots) -> Vec<String> {
     let mut told = BTreeSet::new();
-    if data.stat("engine-id").is_ok() {
+    if roots.era == Era::Graph {
+        told.insert("a graph of images: 1.9 or earlier");
+    }
+    if roots.data.stat("engine-id").is_ok() {
         told.insert("has an engine-id: later than 20.10");
     }
     if is_built_locally(&roots.image).unwrap_or_default() {

@@ -30,10 +30,11 @@ pub(super) fn read(roots: &Roots, home: &mut Home<'_>, id: ImageId) -> Result<Im
         layers,
         parent: parent(&roots.image, id)?,
         last_tagged: metadata(&roots.image, id, "lastUpdated", |text| Some(text.to_owned()))?,
-        references: names(&roots.image, id),
+        references: names(roots, id),
         target: None,
         platforms: Vec::new(),
         stored: None,
+        descriptions: Vec::new(),
     })
 }
 
@@ -68,9 +69,10 @@ fn metadata<T>(
 }
 
 /// References to `id`; none where the file is damaged, which the catalog reports.
-fn names(image: &Root, id: ImageId) -> Vec<String> {
-    let Ok(json) = image.read("repositories.json", JSON_MAX) else { return Vec::new() };
-    let Ok(references) = references(&json) else { return Vec::new() };
+pub(super) fn names(roots: &Roots, id: ImageId) -> Vec<String> {
+    let (root, name) = roots.references();
+    let Ok(json) = root.read(name, JSON_MAX) else { return Vec::new() };
+    let Ok(references) = references(&json, roots.era) else { return Vec::new() };
     let of_id = references.images.into_iter().filter(|(_, image)| *image == id);
     let mut names: Vec<String> = of_id.map(|(reference, _)| reference).collect();
     sort_references(&mut names);
@@ -136,7 +138,7 @@ impl LayerRecord {
 }
 
 /// A number of bytes in decimal that a file can have (`i64` in Docker).
-fn parse_size(text: &str) -> Option<u64> {
+pub(super) fn parse_size(text: &str) -> Option<u64> {
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse::<i64>().ok().filter(|_| digits).and_then(|size| size.try_into().ok())
 }

@@ -4,6 +4,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use super::Docker;
+use super::graph;
+use super::records::Era;
 use super::roots::Roots;
 use crate::backing::{Access, Root, Time};
 use crate::error::{Error, Result};
@@ -28,9 +30,14 @@ impl Docker {
         let failed = |err| OpenError::from_error(path, err);
         let location = std::path::absolute(path).map_err(|err| failed(Error::io(path, err)))?;
         let data = Root::open_resolved(&location, Access::Live).map_err(failed)?;
-        let name = match newest_driver(&data).map_err(failed)? {
-            Some((_, name)) => name,
-            None => return Docker::open_remapped(path, &data),
+        let newest = newest_driver(&data).map_err(failed)?;
+        let graph = || graph::newest_driver(&data).map_err(failed);
+        let (era, name) = match newest {
+            Some((_, name)) => (Era::Content, name),
+            None => match graph()? {
+                Some(name) => (Era::Graph, name),
+                None => return Docker::open_remapped(path, &data),
+            },
         };
         let owners = Owning::of(&location, &data).map_err(failed)?;
         let driver = match name.as_str() {
@@ -50,13 +57,13 @@ impl Docker {
             namespace: None,
             conventions: Conventions::Docker,
         };
-        let roots = Roots::open(&location, driver).map_err(failed)?;
+        let roots = Roots::open(&location, era, driver).map_err(failed)?;
         let roots = Mutex::new(Arc::new(roots));
         let owners = owners.engine.map(|engine| {
             let has_notes = driver.may_have_notes();
             Arc::new(Owners { engine: Some(engine), has_notes, ..Owners::default() })
         });
-        Ok(Docker { info, location, driver, owners, roots, layers: OpenLayers::new() })
+        Ok(Docker { info, location, era, driver, owners, roots, layers: OpenLayers::new() })
     }
 
     /// When the names of images last changed in the data root at `path`; `None` where no driver has
@@ -77,7 +84,7 @@ impl Docker {
         };
         match names.max_by_key(changed) {
             Some(name) => Docker::open(&path.join(name)),
-            None => Err(no_driver(data, path)),
+            None => Err(OpenError::NotAStore { path: path.to_owned(), looked_for: LOOKED_FOR }),
         }
     }
 }
@@ -143,19 +150,6 @@ fn remapped_roots(data: &Root) -> Result<Vec<String>> {
         .collect();
     found.sort();
     Ok(found)
-}
-
-/// Why there is no driver: another kind of store, or none at all.
-fn no_driver(data: &Root, path: &Path) -> OpenError {
-    match data.stat("graph") {
-        Ok(graph) if graph.is_dir() => OpenError::unsupported(
-            path,
-            "graph of Docker before 1.10",
-            "any Docker from 1.10 to 19.03 that is started on a copy of it makes a data root of it \
-             that can be read",
-        ),
-        Ok(_) | Err(_) => OpenError::NotAStore { path: path.to_owned(), looked_for: LOOKED_FOR },
-    }
 }
 
 fn advice(driver: &str) -> &'static str {

@@ -6,14 +6,50 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::digest::{ContainerId, ImageId};
+use crate::digest::{ContainerId, ImageId, InvalidDigest};
 use crate::store::names::is_container_name;
 use crate::store::{Mount, MountSource, State};
 
 /// Longest reference, in bytes: a name of 255, `@sha256:` and a digest, with room to spare.
 const REFERENCE_MAX: usize = 512;
 
-/// What `repositories.json` says.
+/// Which generation of Docker wrote a data root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::store) enum Era {
+    /// To 1.9: an image is one layer upon its parent, and has a random ID.
+    Graph,
+    /// From 1.10: an image is a config, whose digest is its ID.
+    Content,
+}
+
+impl Era {
+    /// The file that describes a container.
+    pub(in crate::store) fn container_file(self) -> &'static str {
+        match self {
+            Era::Graph => "config.json",
+            Era::Content => "config.v2.json",
+        }
+    }
+
+    /// An image's ID as files have it.
+    fn image_id(self, text: &str) -> Result<ImageId, InvalidDigest> {
+        match self {
+            Era::Graph => ImageId::from_hex(text),
+            Era::Content => ImageId::parse(text),
+        }
+    }
+
+    /// A reference, by what a list of the repository has for it.
+    fn reference(self, repository: &str, key: String) -> String {
+        match self {
+            Era::Graph if key.contains(':') => format!("{repository}@{key}"),
+            Era::Graph => format!("{repository}:{key}"),
+            Era::Content => key,
+        }
+    }
+}
+
+/// What the list of references says.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct References {
     /// What each reference points at.
@@ -22,8 +58,9 @@ pub(super) struct References {
     pub(super) rejected: Vec<String>,
 }
 
-/// Parses `repositories.json`: `{"Repositories":{"app":{"app:1":"sha256:.."}}}`.
-pub(super) fn references(json: &[u8]) -> Result<References, String> {
+/// Parses `repositories.json`: `{"Repositories":{"app":{"app:1":"sha256:.."}}}`. To 1.9 it is
+/// `{"app":{"1":".."}}` therein.
+pub(super) fn references(json: &[u8], era: Era) -> Result<References, String> {
     #[derive(Deserialize)]
     struct File {
         #[serde(rename = "Repositories")]
@@ -36,8 +73,9 @@ pub(super) fn references(json: &[u8]) -> Result<References, String> {
             references.rejected.push(format!("repository {repository:?} is not an object"));
             continue;
         };
-        for (reference, id) in entries {
-            let id = id.as_str().and_then(|id| ImageId::parse(id).ok());
+        for (key, id) in entries {
+            let reference = era.reference(&repository, key);
+            let id = id.as_str().and_then(|id| era.image_id(id).ok());
             match id.filter(|_| is_reference(&repository, &reference)) {
                 Some(id) => drop(references.images.insert(reference, id)),
                 None => references.rejected.push(format!("no reference: {reference:?}")),
@@ -78,7 +116,7 @@ fn is_domain(part: &str) -> bool {
     part == "localhost" || part.bytes().any(marks)
 }
 
-/// What is used of a container's `config.v2.json`.
+/// What is used of a container's `config.v2.json` or `config.json`.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::store) struct ContainerRecord {
     /// Its name, without the leading slash.
@@ -113,6 +151,7 @@ struct ContainerFile {
     config: Option<RunConfig>,
     state: Option<StateFlags>,
     mount_points: Option<BTreeMap<String, Value>>,
+    volumes: Option<BTreeMap<String, Value>>,
     hostname_path: Option<String>,
     hosts_path: Option<String>,
     resolv_conf_path: Option<String>,
@@ -145,8 +184,12 @@ struct StateFlags {
     pid: Value,
 }
 
-/// Parses the `config.v2.json` of the container `id`.
-pub(in crate::store) fn container(id: ContainerId, json: &[u8]) -> Result<ContainerRecord, String> {
+/// Parses the [`Era::container_file`] of the container `id`.
+pub(in crate::store) fn container(
+    id: ContainerId,
+    json: &[u8],
+    era: Era,
+) -> Result<ContainerRecord, String> {
     let file: ContainerFile = serde_json::from_slice(json).map_err(|err| err.to_string())?;
     if ContainerId::from_hex(&file.id) != Ok(id) {
         return Err("describes another container".to_owned());
@@ -158,17 +201,30 @@ pub(in crate::store) fn container(id: ContainerId, json: &[u8]) -> Result<Contai
     }
     let image = match file.image.as_deref() {
         None | Some("") => None,
-        Some(image) => Some(ImageId::parse(image).map_err(|err| format!("image: {err}"))?),
+        Some(image) => Some(era.image_id(image).map_err(|err| format!("image: {err}"))?),
+    };
+    let driver = match (era, file.driver.unwrap_or_default()) {
+        // Before there was a choice.
+        (Era::Graph, driver) if driver.is_empty() => "aufs".to_owned(),
+        (_, driver) => driver,
+    };
+    let points = file.mount_points.filter(|points| !points.is_empty());
+    let mounts = match (era, points) {
+        (_, Some(points)) => points.into_iter().filter_map(mount).collect(),
+        (Era::Graph, None) => {
+            file.volumes.unwrap_or_default().into_iter().filter_map(old_mount).collect()
+        }
+        (Era::Content, None) => Vec::new(),
     };
     Ok(ContainerRecord {
         name: name.to_owned(),
         image,
         image_name: file.config.and_then(|config| config.image).unwrap_or_default(),
         created: file.created.unwrap_or_default(),
-        driver: file.driver.unwrap_or_default(),
+        driver,
         state: state(&flags),
         pid: flags.pid.as_u64().and_then(|pid| u32::try_from(pid).ok()).filter(|&pid| pid > 0),
-        mounts: file.mount_points.unwrap_or_default().into_iter().filter_map(mount).collect(),
+        mounts,
         // `<root>/containers/<id>/hostname`
         home: [file.hostname_path, file.hosts_path, file.resolv_conf_path]
             .iter()
@@ -191,6 +247,12 @@ fn mount((destination, point): (String, Value)) -> Option<Mount> {
         _ => return None,
     };
     Some(Mount { destination, source })
+}
+
+/// A mount of Docker to 1.7, which notes of each the directory of the host alone.
+fn old_mount((destination, source): (String, Value)) -> Option<Mount> {
+    let source = source.as_str().filter(|path| !path.is_empty())?;
+    Some(Mount { destination, source: MountSource::Bind(source.into()) })
 }
 
 /// Docker's order, moby container/state.go, `StateString`.
@@ -224,14 +286,49 @@ mod tests {
                 serde_json::json!({ "Repositories": { &text: { &rest: &text } } }).to_string().into(),
                 serde_json::json!({ "ID": id.hex(), "Name": &text }).to_string().into(),
             ] {
-                let found = references(&json).unwrap_or_default();
-                prop_assert!(found.images.is_empty());
-                if let Ok(found) = container(id, &json) {
-                    prop_assert!(is_container_name(&found.name));
+                for era in [Era::Graph, Era::Content] {
+                    let found = references(&json, era).unwrap_or_default();
+                    prop_assert!(found.images.is_empty());
+                    if let Ok(found) = container(id, &json, era) {
+                        prop_assert!(is_container_name(&found.name));
+                    }
                 }
             }
             sort_references(&mut [text, rest]);
         }
+    }
+
+    #[test]
+    fn references_of_either_era_are_read() {
+        let hex = "0a".repeat(32);
+        let digest = format!("sha256:{hex}");
+        let graph = format!(
+            r#"{{"Repositories":{{"r:5/app":{{"1":"{hex}","{digest}":"{hex}","x/y":"{hex}"}}}},"ConfirmDefPush":null}}"#
+        );
+        let found = references(graph.as_bytes(), Era::Graph).unwrap();
+        let names: Vec<_> = found.images.keys().cloned().collect();
+        assert_eq!(names, ["r:5/app:1".to_owned(), format!("r:5/app@{digest}")]);
+        assert_eq!(found.rejected.len(), 1);
+        assert!(references(graph.as_bytes(), Era::Content).unwrap().images.is_empty());
+    }
+
+    #[test]
+    fn a_container_of_the_graph_names_its_image_by_a_bare_id() {
+        let id = ContainerId(Digest::of(b"id"));
+        let json =
+            |more: &str| format!(r#"{{"ID":"{}","Name":"/old","Image":"{0}"{more}}}"#, id.hex());
+        let old = json(r#","Volumes":{"/data":"/var/lib/docker/vfs/dir/a","/x":""}"#);
+        let found = container(id, old.as_bytes(), Era::Graph).unwrap();
+        assert_eq!((found.image, &*found.driver), (Some(ImageId(id.0)), "aufs"));
+        let source = MountSource::Bind("/var/lib/docker/vfs/dir/a".into());
+        assert_eq!(found.mounts, [Mount { destination: "/data".into(), source }]);
+        assert!(container(id, old.as_bytes(), Era::Content).is_err());
+        let new = json(
+            r#","Driver":"vfs","Volumes":{"/a":"/b"},"MountPoints":{"/v":{"Name":"n","Driver":"local"}}"#,
+        );
+        let found = container(id, new.as_bytes(), Era::Graph).unwrap();
+        assert_eq!(found.mounts[0].source, MountSource::Volume("n".into()));
+        assert_eq!((found.mounts.len(), &*found.driver), (1, "vfs"));
     }
 
     #[test]

@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::graph::{GRAPH, REPOSITORIES};
+use super::records::Era;
 use crate::backing::{Access, Root};
 use crate::error::{Error, Result};
 use crate::store::driver::Driver;
@@ -14,8 +16,13 @@ use crate::store::files::{Identity, identity, if_found};
 /// regular file is ever opened for its data, even in a store that somebody made to harm.
 #[derive(Debug)]
 pub(super) struct Roots {
-    /// `image/<driver>`: names, configs, what is known of layers.
+    /// Which generation of Docker wrote it.
+    pub(super) era: Era,
+    /// The data root itself.
+    pub(super) data: Root,
+    /// `image/<driver>`: names, configs, what is known of layers. To 1.9 `graph`.
     pub(super) image: Arc<Root>,
+    driver: Driver,
     /// `containers`; `None` where there is none.
     pub(super) containers: Option<Root>,
     /// The driver's directory, with one directory per layer; `None` where there is none.
@@ -28,9 +35,14 @@ pub(super) struct Roots {
 
 impl Roots {
     /// Opens the data root at `path`.
-    pub(super) fn open(path: &Path, driver: Driver) -> Result<Roots> {
+    pub(super) fn open(path: &Path, era: Era, driver: Driver) -> Result<Roots> {
         let data = Root::open_resolved(path, Access::Live)?;
-        let image = data.sub_mount("image", Access::Live)?.sub(driver.name(), Access::Live)?;
+        let image = match era {
+            Era::Graph => data.sub_mount(GRAPH, Access::Live)?,
+            Era::Content => {
+                data.sub_mount("image", Access::Live)?.sub(driver.name(), Access::Live)?
+            }
+        };
         let containers = if_found(data.sub_mount("containers", Access::Live))?;
         let home = if_found(data.sub_mount(driver.home(), Access::Live))?;
         let volumes = if_found(data.sub_mount("volumes", Access::Live))?;
@@ -40,12 +52,21 @@ impl Roots {
             identity(home.as_ref())?,
             identity(volumes.as_ref())?,
         ];
-        Ok(Roots { image: Arc::new(image), containers, home, volumes, identity })
+        let image = Arc::new(image);
+        Ok(Roots { era, data, image, driver, containers, home, volumes, identity })
     }
 
     /// True where both are the very same directories: nothing was unmounted or replaced.
     pub(super) fn is_same(&self, other: &Roots) -> bool {
         self.identity == other.identity
+    }
+
+    /// The file that says what references mean: a directory, and a name in it.
+    pub(super) fn references(&self) -> (&Root, String) {
+        match self.era {
+            Era::Graph => (&self.data, format!("{REPOSITORIES}{}", self.driver.name())),
+            Era::Content => (&self.image, "repositories.json".to_owned()),
+        }
     }
 
     /// The driver's directory.

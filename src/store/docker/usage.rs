@@ -1,6 +1,8 @@
 //! What a data root takes on disk, by Docker's own count.
 
+use super::graph;
 use super::image::LayerRecord;
+use super::records::Era;
 use super::roots::Roots;
 use crate::digest::ChainId;
 use crate::error::{Error, Result};
@@ -10,6 +12,10 @@ use crate::store::Usage;
 pub(super) fn read(roots: &Roots) -> Result<Usage> {
     let home = roots.home()?;
     let space = rustix::fs::fstatvfs(home).map_err(|err| Error::io(home.path(), err))?;
+    if roots.era == Era::Graph {
+        let used = graph::size(&roots.image)?;
+        return Ok(Usage { total: space.f_blocks.saturating_mul(space.f_frsize), used });
+    }
     let names = match roots.image.dir("layerdb/sha256") {
         Ok(layers) => layers.names()?,
         Err(err) if err.is_not_found() => Vec::new(),

@@ -126,6 +126,11 @@ impl<'a> Home<'a> {
         Ok(dirs)
     }
 
+    /// True where there is a layer `id`.
+    pub(in crate::store) fn has(&self, id: &DirId) -> Result<bool> {
+        Ok(if_found(self.root(0)?.stat(self.driver.directory(id)))?.is_some())
+    }
+
     /// Holds what the driver notes to lie below `id` to what the engine's lists say of it.
     fn check_parent(&mut self, id: &DirId, parent: Option<&DirId>) -> Result<()> {
         if self.driver.copies_layers() || self.below(id)?.first() == parent {
@@ -167,8 +172,8 @@ impl<'a> Home<'a> {
         let (path, marks) = match self.driver {
             Driver::Overlay2(marks) | Driver::Overlay(marks) => (format!("{id}/diff"), marks),
             Driver::FuseOverlay => (format!("{id}/diff"), Marks::Fuse),
-            Driver::Aufs => (format!("diff/{id}"), Marks::Aufs),
-            Driver::Vfs | Driver::Btrfs => (id.to_string(), Marks::Complete),
+            Driver::Aufs => (self.driver.directory(id), Marks::Aufs),
+            Driver::Vfs | Driver::Btrfs => (self.driver.directory(id), Marks::Complete),
             Driver::CopyingOverlay => {
                 let root = format!("{id}/root");
                 match if_found(home.stat(&root))? {

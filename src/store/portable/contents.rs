@@ -232,6 +232,7 @@ impl Contents {
             target: entry.target.clone(),
             platforms: entry.platforms.clone(),
             stored: None,
+            descriptions: Vec::new(),
         })
     }
 

@@ -73,6 +73,7 @@ pub(super) fn read(
         target: None,
         platforms: Vec::new(),
         stored: None,
+        descriptions: Vec::new(),
     })
 }
 

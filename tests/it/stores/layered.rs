@@ -64,6 +64,7 @@ impl Layered {
             target: None,
             platforms: Vec::new(),
             stored: None,
+            descriptions: Vec::new(),
         };
         let info = StoreInfo {
             kind: "layered",

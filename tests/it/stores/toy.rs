@@ -182,6 +182,7 @@ impl LayerStore for Toy {
             }),
             platforms: known.platforms.clone(),
             stored: None,
+            descriptions: Vec::new(),
         })
     }
 
