@@ -6,7 +6,7 @@ use super::containers::{self, names};
 use super::image::parent;
 use super::records::references;
 use super::roots::Roots;
-use crate::backing::{Dir, FileKind, Root};
+use crate::backing::{Dir, FileKind, Root, Watched};
 use crate::digest::ImageId;
 use crate::error::{Error, Result};
 use crate::store::Catalog;
@@ -41,6 +41,21 @@ pub(super) fn stamp(roots: &Roots) -> Result<Stamp> {
     }
     volumes::stamp(roots.volumes.as_ref(), &mut taking);
     Ok(taking.finish())
+}
+
+/// The directories whose names the stamp is made of. An image's own are not among them: what is
+/// written there goes with a new config or a new list of names.
+pub(super) fn watched(roots: &Roots) -> Result<Vec<Watched>> {
+    let images = ["", "imagedb/content", "imagedb/metadata", CONFIGS, METADATA];
+    let mut watched = Vec::new();
+    for path in images {
+        watched.extend(if_found(roots.image.dir(path))?.map(Watched::Names));
+    }
+    if let Some(root) = &roots.containers {
+        watched.extend(containers::watched(root)?);
+    }
+    watched.extend(volumes::watched(roots.volumes.as_ref())?);
+    Ok(watched)
 }
 
 /// Reads all names.
