@@ -32,6 +32,7 @@ mod host;
 pub mod mounts;
 mod packed;
 mod stat;
+mod watch;
 
 pub use bytes::{Bytes, FileRange, Held};
 pub use checked::Checked;
@@ -40,6 +41,7 @@ pub use file::{BackingFile, Seek};
 pub use host::Host;
 pub use packed::{Damage, Extent, NewFile, PackedBuilder, PackedTree, What};
 pub use stat::{FileKind, Fingerprint, Stat, Time};
+pub use watch::{Heard, Watch, Watched};
 
 use dir::read_names;
 use file::Contents;

@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -113,6 +113,9 @@ struct MountArgs {
     /// How many snapshots a container may have (32)
     #[arg(long, value_name = "N")]
     snapshot_limit: Option<usize>,
+    /// How it is found out that a store changed
+    #[arg(long, value_enum, default_value_t)]
+    watch: Watching,
     /// Taken from mount(8), and without a meaning here
     #[arg(short = 'n', hide = true)]
     no_mtab: bool,
@@ -121,6 +124,16 @@ struct MountArgs {
     sloppy: bool,
     #[arg(skip)]
     mount: mount::Options,
+}
+
+/// How it is found out that a store changed. Either way it shows within a second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+enum Watching {
+    /// The kernel tells (inotify), where it does
+    #[default]
+    Auto,
+    /// By looking whenever somebody reads
+    Poll,
 }
 
 #[derive(Debug, Args)]
@@ -221,6 +234,10 @@ fn mount(mut args: MountArgs) -> Result<ExitCode, Failure> {
     if let Some(kept) = kept {
         tree = tree.with_snapshots(kept);
         args.mount.writes = Writes::Asked;
+    }
+    match args.watch {
+        Watching::Auto => tree.watch(),
+        Watching::Poll => {}
     }
     if args.mount.source.is_empty() {
         args.mount.source = match &stores[..] {

@@ -6,7 +6,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::backing::{Bytes, Dir, FileKind, Root, Stat, Time};
+use crate::backing::{Bytes, Dir, FileKind, Root, Stat, Time, Watched};
 use crate::digest::{ChainId, ContainerId, DiffId, Digest, ImageId};
 use crate::error::{Error, Result};
 
@@ -54,6 +54,15 @@ pub trait LayerStore: fmt::Debug + Send + Sync {
     /// # Errors
     /// Fails when the store itself is gone or unreadable.
     fn generation(&self) -> Result<Generation>;
+
+    /// Directories in which something is made, removed, renamed or written to whenever the generation
+    /// moves, or less than a second before. None where that can't be told.
+    ///
+    /// # Errors
+    /// Fails when the store itself is gone or unreadable.
+    fn watched(&self) -> Result<Vec<Watched>> {
+        Ok(Vec::new())
+    }
 
     /// Names of all images and containers. Opens no layer.
     ///

@@ -43,6 +43,7 @@ mod stores;
 mod sums;
 mod volumes;
 mod walk;
+mod watch;
 
 pub use names::Filter;
 pub use snapshots::Keeping;
@@ -414,6 +415,12 @@ impl Tree {
             space.total += total;
         }
         Ok(space)
+    }
+
+    /// Listens from now on to what happens to the stores, so that they need not be looked at while
+    /// nothing does.
+    pub fn watch(&self) {
+        self.engines.iter().for_each(|engine| engine.watch());
     }
 
     /// Notes a failure that the kernel was told about, in `.stratafs/errors` and the log.

@@ -154,7 +154,7 @@ impl Dir {
 
     /// A path to an entry that starts at the open descriptor: there is no `lgetxattrat` before
     /// Linux 6.13.
-    fn proc_path(&self, fd: &OwnedFd, name: &OsStr) -> Result<PathBuf> {
+    pub(super) fn proc_path(&self, fd: &OwnedFd, name: &OsStr) -> Result<PathBuf> {
         let path = PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()));
         if name.is_empty() {
             return Ok(path.join("."));

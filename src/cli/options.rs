@@ -81,6 +81,7 @@ fn apply_value(key: &str, value: &str, args: &mut MountArgs) -> Result<(), Strin
         "image-root" => args.view.image_root = Some(value.into()),
         "cache" => args.view.cache.directory = Some(value.into()),
         "cache-size" => args.view.cache.size = Some(parse_size(value)?),
+        "watch" => args.watch = choice(value)?,
         "state" => args.state = Some(value.into()),
         "snapshot-limit" => {
             args.snapshot_limit = Some(value.parse().map_err(|_| "not a number".to_owned())?);
@@ -132,6 +133,7 @@ fn split(list: &str) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Watching;
     use super::super::view::{Changed, Flavour, Symlinks, Verify};
     use super::*;
 
@@ -154,7 +156,7 @@ mod tests {
             "allow_other,noexec,noxattrs,flavour=docker-1.10,verify=always,changed=fail,\
              symlinks=rebase,\
              image=a*,image=b\\,c,container=web,namespace=k8s.io,image-root=/mnt/disk,\
-             state=/srv/kept,freeze,snapshot-limit=7,fsname=my store,cache=/c,cache-size=5M",
+             state=/srv/kept,freeze,snapshot-limit=7,watch=poll,fsname=my store,cache=/c,cache-size=5M",
         )
         .unwrap();
         assert_eq!(args.mount.audience, Audience::Everybody);
@@ -169,7 +171,7 @@ mod tests {
         assert_eq!(args.view.namespaces, ["k8s.io"]);
         assert_eq!(args.view.image_root, Some("/mnt/disk".into()));
         assert_eq!((args.state, args.freeze), (Some("/srv/kept".into()), true));
-        assert_eq!(args.snapshot_limit, Some(7));
+        assert_eq!((args.snapshot_limit, args.watch), (Some(7), Watching::Poll));
         assert_eq!(args.mount.source, "my store");
         assert_eq!(args.view.cache.directory.as_deref(), Some("/c".as_ref()));
         assert_eq!(args.view.cache.size, Some(5 << 20));

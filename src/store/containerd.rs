@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use self::roots::{Location, Roots};
 use self::state::{Databases, Manner, State};
+use crate::backing::Watched;
 use crate::digest::{ContainerId, Digest, ImageId};
 use crate::error::{Error, Result};
 use crate::store::docker::containers;
@@ -83,6 +84,22 @@ impl LayerStore for Containerd {
         }
         volumes::stamp(roots.volumes.as_ref(), &mut taking);
         Ok(taking.finish().generation())
+    }
+
+    fn watched(&self) -> Result<Vec<Watched>> {
+        let roots = self.roots()?;
+        let mut watched = Vec::new();
+        for root in self.location.open()? {
+            watched.push(Watched::Names(root.dir("")?));
+        }
+        for root in roots.snapshotters.iter().flatten().chain([&roots.metadata]) {
+            watched.push(Watched::Writes(root.dir("")?));
+        }
+        if let Some(root) = &roots.containers {
+            watched.extend(containers::watched(root)?);
+        }
+        watched.extend(volumes::watched(roots.volumes.as_ref())?);
+        Ok(watched)
     }
 
     fn catalog(&self) -> Result<Catalog> {

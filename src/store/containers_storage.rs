@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use self::layers::Layers;
 use self::libpod::Libpod;
 use self::roots::Roots;
-use crate::backing::{Access, Root};
+use crate::backing::{Access, Root, Watched};
 use crate::digest::{ContainerId, ImageId};
 use crate::error::{Error, Result};
 use crate::store::driver::{DirId, Driver, Home, OpenLayers, Place};
@@ -152,6 +152,18 @@ impl LayerStore for ContainersStorage {
         taking.merge(catalog::stamp(&roots));
         taking.merge(libpod::stamp(&roots.store));
         Ok(taking.finish().generation())
+    }
+
+    fn watched(&self) -> Result<Vec<Watched>> {
+        let roots = self.roots()?;
+        let parts = roots.parts.iter().flat_map(|part| [&part.images, &*part.layers]);
+        let mut watched = Vec::new();
+        for root in parts.chain(roots.containers.as_ref()).chain([&roots.store]) {
+            watched.push(Watched::Writes(root.dir("")?));
+        }
+        watched.extend(libpod::watched(&roots.store)?);
+        watched.extend(volumes::watched(roots.volumes.as_ref())?);
+        Ok(watched)
     }
 
     fn catalog(&self) -> Result<Catalog> {

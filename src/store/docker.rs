@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use self::records::Era;
 use self::roots::Roots;
+use crate::backing::{Access, Root, Watched};
 use crate::digest::{ContainerId, ImageId};
 use crate::error::Result;
 use crate::store::driver::{DirId, Driver, Home, OpenLayers, OwnersOf, Place};
@@ -77,6 +78,13 @@ impl LayerStore for Docker {
 
     fn generation(&self) -> Result<Generation> {
         Ok(catalog::stamp(&*self.roots()?)?.generation())
+    }
+
+    fn watched(&self) -> Result<Vec<Watched>> {
+        let data = Root::open_resolved(&self.location, Access::Live)?;
+        let mut watched = vec![Watched::Names(data.dir("")?), Watched::Names(data.dir("image")?)];
+        watched.extend(catalog::watched(&*self.roots()?)?);
+        Ok(watched)
     }
 
     fn catalog(&self) -> Result<Catalog> {

@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use self::contents::Contents;
 use self::files::Files;
 use self::place::{Place, PlaceKind};
+use crate::backing::Watched;
 use crate::cache::Cache;
 use crate::digest::{ContainerId, Digest, ImageId};
 use crate::error::{Error, Result};
@@ -170,6 +171,10 @@ impl LayerStore for Portable {
 
     fn generation(&self) -> Result<Generation> {
         Ok(self.place.stamp()?.generation())
+    }
+
+    fn watched(&self) -> Result<Vec<Watched>> {
+        self.place.watched()
     }
 
     fn catalog(&self) -> Result<Catalog> {

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::files::{JSON_MAX, if_found};
 use super::names::is_container_name;
 use super::stamp::Taking;
-use crate::backing::{Access, Fingerprint, Root};
+use crate::backing::{Access, Fingerprint, Root, Watched};
 use crate::error::{Error, Result};
 use crate::store::{LayerDir, Marks, Owners, Volume};
 
@@ -21,6 +21,11 @@ pub(super) fn stamp(volumes: Option<&Root>, taking: &mut Taking) {
     if let Some(volumes) = volumes {
         taking.add(volumes.stat(""));
     }
+}
+
+/// The directory to watch for them, if any.
+pub(super) fn watched(volumes: Option<&Root>) -> Result<Option<Watched>> {
+    volumes.map(|volumes| Ok(Watched::Names(volumes.dir("")?))).transpose()
 }
 
 /// The names of all volumes, sorted.

@@ -2,14 +2,15 @@
 //! looked at last.
 
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use lru::LruCache;
 
 use super::CHECKED;
 use super::journal::Journal;
 use super::names::{Filter, Names};
+use super::watch::Watcher;
 use crate::archive::mtime_of;
 use crate::backing::Time;
 use crate::digest::{ContainerId, Digest, ImageId};
@@ -22,6 +23,10 @@ const CONFIGS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1023);
 
 /// How many images are kept with their layers; each holds its layers' directories open.
 const IMAGES: NonZeroUsize = NonZeroUsize::MIN.saturating_add(63);
+
+/// How long the answer that a store did not change is relied on where nothing was heard of it: what
+/// is mounted over one of its directories makes no sound.
+const QUIET: Duration = Duration::from_secs(10);
 
 /// A config as stored, and parsed.
 #[derive(Debug)]
@@ -55,6 +60,7 @@ pub(super) struct Shelf {
     pub(super) name: String,
     pub(super) store: Arc<dyn LayerStore>,
     filter: Filter,
+    watcher: OnceLock<Watcher>,
     current: Mutex<Option<Current>>,
     configs: Mutex<LruCache<ImageId, Arc<Config>>>,
     images: Mutex<LruCache<ImageId, Arc<Loaded>>>,
@@ -66,6 +72,8 @@ struct Current {
     names: Arc<Names>,
     generation: Generation,
     checked: Instant,
+    /// Device and inode number of what is at the store's path.
+    place: Option<(u64, u64)>,
 }
 
 impl Shelf {
@@ -77,7 +85,16 @@ impl Shelf {
     ) -> Shelf {
         let configs = Mutex::new(LruCache::new(CONFIGS));
         let images = Mutex::new(LruCache::new(IMAGES));
-        Shelf { name, store, filter, current: Mutex::new(None), configs, images, errors }
+        let (watcher, current) = (OnceLock::new(), Mutex::new(None));
+        Shelf { name, store, filter, watcher, current, configs, images, errors }
+    }
+
+    /// Listens from now on to what happens to the store, where a thread can be had for it.
+    pub(super) fn watch(&self) {
+        match Watcher::start(Arc::clone(&self.store)) {
+            Ok(watcher) => drop(self.watcher.set(watcher)), // a second one ends at once
+            Err(err) => self.errors.report(&err),
+        }
     }
 
     /// The namespace that it is, where its engine has any.
@@ -85,32 +102,46 @@ impl Shelf {
         self.store.info().namespace.as_deref()
     }
 
-    /// What the store holds, at most [`CHECKED`] old.
+    /// What the store holds, at most [`CHECKED`] old, or older where nothing has happened since.
     ///
     /// # Errors
     /// Fails when the store can't be read.
     pub(super) fn names(&self) -> Result<Arc<Names>> {
         let last = lock(&self.current).clone();
         if let Some(last) = &last
-            && last.checked.elapsed() < CHECKED
+            && self.is_current(last)
         {
             return Ok(Arc::clone(&last.names));
         }
-        let checked = Instant::now();
+        let (checked, place) = (Instant::now(), self.place());
         let generation = self.store.generation()?;
         if let Some(last) = &last
             && last.generation == generation
         {
-            *lock(&self.current) = Some(Current { checked, ..last.clone() });
+            *lock(&self.current) = Some(Current { checked, place, ..last.clone() });
             return Ok(Arc::clone(&last.names));
         }
         let catalog = self.store.catalog()?;
         self.report_damage(last.as_ref(), &catalog.damaged);
         let names = Arc::new(Names::new(catalog, &self.filter));
-        *lock(&self.current) = Some(Current { names: Arc::clone(&names), generation, checked });
+        let current = Current { names: Arc::clone(&names), generation, checked, place };
+        *lock(&self.current) = Some(current);
         lock(&self.configs).clear();
         lock(&self.images).clear();
         Ok(names)
+    }
+
+    /// Whether what was read last still tells the truth.
+    fn is_current(&self, last: &Current) -> bool {
+        let age = last.checked.elapsed();
+        let is_quiet =
+            || self.watcher.get().is_some_and(|watcher| watcher.is_quiet_since(last.checked));
+        age < CHECKED || (age < QUIET && is_quiet() && last.place == self.place())
+    }
+
+    fn place(&self) -> Option<(u64, u64)> {
+        let stat = rustix::fs::stat(&self.store.info().path).ok()?;
+        Some((stat.st_dev, stat.st_ino))
     }
 
     /// What the files and archives of an image hang on besides its ID: 0 but for a store that may be

@@ -1,6 +1,7 @@
 //! Several stores in one mount: each engine's directory is a name at the first level, and where that
 //! has several namespaces, each is a tree of its own below it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -17,6 +18,8 @@ pub(super) struct Engine {
     /// The first part of its paths, where the mount has several.
     pub(super) name: String,
     current: Mutex<Current>,
+    /// Whether what happens to its stores is listened to.
+    is_watched: AtomicBool,
     filter: Filter,
     errors: Arc<Journal>,
 }
@@ -37,7 +40,8 @@ impl Engine {
         errors: Arc<Journal>,
     ) -> Engine {
         let current = Mutex::new(Current { shelves: Vec::new(), checked: None });
-        let engine = Engine { name, current, filter, errors };
+        let is_watched = AtomicBool::new(false);
+        let engine = Engine { name, current, is_watched, filter, errors };
         let shelves = stores.into_iter().map(|store| engine.shelf(store)).collect();
         engine.lock().shelves = shelves;
         engine
@@ -84,6 +88,13 @@ impl Engine {
         find(&self.shelves(), name).cloned()
     }
 
+    /// Listens from now on to what happens to its stores, those that come later included.
+    pub(super) fn watch(&self) {
+        self.is_watched.store(true, Ordering::Relaxed);
+        let shelves = self.lock().shelves.clone();
+        shelves.iter().for_each(|shelf| shelf.watch());
+    }
+
     /// Forgets what is known, so that the next look reads its stores again.
     pub(super) fn refresh(&self) {
         let mut current = self.lock();
@@ -96,7 +107,11 @@ impl Engine {
             Some(namespace) => format!("{}/{namespace}", self.name),
             None => self.name.clone(),
         };
-        Arc::new(Shelf::new(name, store, self.filter.clone(), Arc::clone(&self.errors)))
+        let shelf = Shelf::new(name, store, self.filter.clone(), Arc::clone(&self.errors));
+        if self.is_watched.load(Ordering::Relaxed) {
+            shelf.watch();
+        }
+        Arc::new(shelf)
     }
 
     fn lock(&self) -> MutexGuard<'_, Current> {

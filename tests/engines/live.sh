@@ -1,10 +1,9 @@
 #!/usr/bin/env bash
-# live: running containers. 200 random changes in each round; LIVE_ROUNDS says how many (3).
+# live: running containers. 200 random changes in each round.
 . "$(dirname "$0")/lib.sh"
 . "$HERE/scenario.sh"
 topic
 
-ROUNDS=${LIVE_ROUNDS:-3}
 CHANGES=200
 
 # base: leaves BASE at the files of the image, random ones in /work among them.
@@ -140,8 +139,8 @@ readers() {
 }
 
 rounds() {
-    local round
-    for round in $(seq "$ROUNDS"); do
+    local round=0
+    while another 3 300; do
         begin
         python3 "$HERE/live.py" "$INSIDE" "$round" $CHANGES
         sleep 1
@@ -160,22 +159,30 @@ rounds() {
     done
 }
 
-base
-start_dockerd "$MINE/empty" overlay2
-for ENGINE in overlay2 vfs; do
-    start_dockerd "$MINE/$ENGINE" $ENGINE
+on_docker() {
+    start_dockerd "$MINE/$ENGINE" "$ENGINE"
     as_tar | engine import -c 'CMD ["sh"]' - base:1 >/dev/null
     mount_store "$ENGINE.mount"
     rounds
     umount "$M"
     stop_dockerd "$MINE/$ENGINE"
-done
+}
 
-ENGINE=podman
-as_tar >"$MINE/base.tar"
-engine import -q -c 'CMD ["sh"]' "$MINE/base.tar" localhost/base:1 >/dev/null 2>&1
-M=$MINE/podman.mount
-mkdir "$M"
-"$STRATAFS" mount "podman:$MINE/podman" "$M"
-rounds
-umount "$M"
+on_podman() {
+    as_tar >"$MINE/base.tar"
+    engine import -q -c 'CMD ["sh"]' "$MINE/base.tar" localhost/base:1 >/dev/null 2>&1
+    M=$MINE/podman.mount
+    mkdir "$M"
+    "$STRATAFS" mount "podman:$MINE/podman" "$M"
+    rounds
+    umount "$M"
+}
+
+base
+start_dockerd "$MINE/empty" overlay2
+for ENGINE in ${ENGINES:-overlay2 vfs podman}; do
+    case $ENGINE in
+        podman) on_podman ;;
+        *) on_docker ;;
+    esac
+done

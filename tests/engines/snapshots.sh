@@ -143,8 +143,9 @@ check "rsync finds nothing new in one" backed_up
 
 # Each file is written before the next, so none may be ahead of one before it.
 in_order() {
-    local round one two three
-    rmdir "$S"/* && for round in $(seq "$ROUNDS"); do
+    local round=0 one two three
+    rmdir "$S"/*
+    while another 20 100; do
         mkdir "$S/n"
         one=$(cat "$S/n/rootfs/one") two=$(cat "$S/n/volumes/data/two") three=$(cat "$S/n/rootfs/three")
         # A file that is just being written is empty.
@@ -160,31 +161,40 @@ runs_on() {
     before=$(count)
     within 5 moved_on "$before"
 }
-ROUNDS=${ROUNDS:-20}
-check "no file of $ROUNDS snapshots is ahead of one written before it" in_order
+check "no file of $(count 20 100) snapshots is ahead of one written before it" in_order
 check "the container runs on" runs_on
 
 # --- killed --------------------------------------------------------------------------------------
 
-# A daemon that is killed while it copies leaves no half snapshot, and nobody frozen.
+# reads: somebody lists and reads all that there is, over and over, until the daemon is gone.
+reads() {
+    while is_mounted "$M" && ls -R "$M/containers" >/dev/null; do
+        cat "$M"/containers/web/export.tar "$S"/*/export.tar "$S"/*/rootfs/etc/x/* >/dev/null || true
+    done
+}
+
+# A daemon that is killed while it copies, lists and reads leaves no half snapshot, and nobody frozen.
 killed() {
-    local round daemon
+    local round=0 name
     docker exec web sh -c 'i=0; while [ $i -lt 400 ]; do i=$((i+1)); echo $i >/etc/x/$i; done'
-    for round in $(seq "$KILLS"); do
+    while another 5 100; do
+        reads 2>/dev/null &
         mkdir "$S/k$round" 2>/dev/null &
-        sleep "0.0$((RANDOM % 10))"
-        daemon=$(daemon_of "$M")
-        kill -9 "$daemon"
-        wait $! || true
-        mount_state --freeze --snapshot-limit 1000
+        sleep "0.$((RANDOM % 4))$((RANDOM % 10))"
+        kill -9 "$(daemon_of "$M")"
+        wait
+        mount_state --freeze --snapshot-limit 3
         same "$(ls -A "$MINE/state/.making")" ""
         for name in "$S"/*; do
-            [ ! -e "$name" ] || { cat "$name/rootfs/etc/x/400" "$name/volumes/data/two" >/dev/null; }
+            [ -e "$name" ] || continue
+            cat "$name/rootfs/etc/x/400" "$name/volumes/data/two" >/dev/null
+            same "$(ls "$name/rootfs/etc/x" | wc -l)" 400
+            tar -tf "$name/full.tar" >/dev/null
+            [ $((round % 2)) = 0 ] || rmdir "$name" # the next is killed beside it
         done
         runs_on
     done
 }
-KILLS=${KILLS:-5}
-check "a daemon killed $KILLS times leaves whole snapshots, and nobody frozen" killed
+check "a daemon killed $(count 5 100) times leaves whole snapshots, and nobody frozen" killed
 umount "$M"
 stop_dockerd "$MINE/docker"

@@ -24,6 +24,14 @@ pub(super) struct Location {
     pub(super) docker: Option<PathBuf>,
 }
 
+impl Location {
+    /// The data roots themselves, open.
+    pub(super) fn open(&self) -> Result<Vec<Root>> {
+        let paths = self.docker.iter().chain([&self.data]);
+        paths.map(|path| Root::open_resolved(path, Access::Live)).collect()
+    }
+}
+
 /// The parts of a data root. Each may be a mount of its own. They are opened as [`Access::Live`],
 /// so that nothing but a regular file is ever opened for its data.
 #[derive(Debug)]

@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::sqlite::{self, Database, text};
-use crate::backing::{Root, Time};
+use crate::backing::{Root, Time, Watched};
 use crate::bolt;
 use crate::digest::ContainerId;
 use crate::error::{Error, Result};
@@ -48,6 +48,12 @@ pub(super) fn stamp(store: &Root) -> Stamp {
     taking.add(store.stat(format!("{SQLITE}-journal")));
     taking.add(store.stat(BOLT));
     taking.finish()
+}
+
+/// The directory to watch for the older database, if any; the other's is the store's own.
+pub(super) fn watched(store: &Root) -> Result<Option<Watched>> {
+    let directory = Path::new(BOLT).parent().unwrap_or(Path::new(""));
+    Ok(if_found(store.dir(directory))?.map(Watched::Writes))
 }
 
 impl Libpod {

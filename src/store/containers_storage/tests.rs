@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::io::Errno;
 use serde_json::{Value, json};
@@ -10,7 +11,7 @@ use tempfile::TempDir;
 
 use super::ContainersStorage;
 use super::image::config_path;
-use crate::backing::Stat;
+use crate::backing::{Heard, Stat, Watch};
 use crate::digest::{ContainerId, DiffId, Digest, ImageId};
 use crate::store::{LayerDir, LayerSource, LayerStore, Marks, OpenError, State, UNMAPPED};
 
@@ -216,9 +217,17 @@ fn what_the_engine_changes_is_seen() {
     let small = Small::sample("overlay");
     let store = small.open();
     let generation = store.generation().unwrap();
+    let (end, _keep) = std::io::pipe().unwrap();
+    let mut watch = Watch::new().unwrap();
+    watch.set(&store.watched().unwrap()).unwrap();
     small.add_layer("c", Some("b"));
     small.add_image(&["a", "b", "c"], &["localhost/new:1"]);
     assert_ne!(store.generation().unwrap(), generation);
+    assert_eq!(watch.wait(&end, Some(Duration::ZERO)).unwrap(), Heard::News);
+    watch.drain().unwrap();
+    fs::write(small.dir.path().join("db.sql"), "x").unwrap();
+    assert_eq!(watch.wait(&end, Some(Duration::ZERO)).unwrap(), Heard::News);
+    fs::remove_file(small.dir.path().join("db.sql")).unwrap();
     let catalog = store.catalog().unwrap();
     let new = catalog.references["localhost/new:1"];
     assert_eq!(store.image(new).unwrap().layers.len(), 3);

@@ -7,7 +7,7 @@ use super::graph;
 use super::image::parent;
 use super::records::{Era, references};
 use super::roots::Roots;
-use crate::backing::{Dir, FileKind, Root};
+use crate::backing::{Dir, FileKind, Root, Watched};
 use crate::digest::ImageId;
 use crate::error::{Error, Result};
 use crate::store::Catalog;
@@ -51,6 +51,21 @@ fn stamp_images(image: &Root, taking: &mut Taking) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The directories whose names the stamp is made of. An image's own are not among them: what is
+/// written there goes with a new config or a new list of names.
+pub(super) fn watched(roots: &Roots) -> Result<Vec<Watched>> {
+    let images = ["", "imagedb/content", "imagedb/metadata", CONFIGS, METADATA];
+    let mut watched = Vec::new();
+    for path in images {
+        watched.extend(if_found(roots.image.dir(path))?.map(Watched::Names));
+    }
+    if let Some(root) = &roots.containers {
+        watched.extend(containers::watched(root)?);
+    }
+    watched.extend(volumes::watched(roots.volumes.as_ref())?);
+    Ok(watched)
 }
 
 /// Reads all names.

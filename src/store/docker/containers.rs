@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::records::{self, ContainerRecord, Era};
-use crate::backing::{Dir, Root};
+use crate::backing::{Dir, Root, Watched};
 use crate::digest::ContainerId;
 use crate::error::{Error, Result};
 use crate::store::files::{JSON_MAX, if_found};
@@ -20,6 +20,22 @@ pub(in crate::store) fn stamp(containers: &Root, era: Era, taking: &mut Taking) 
         taking.add(containers.stat(Path::new(&name).join(era.container_file())));
     }
     Ok(())
+}
+
+/// The directories to watch for it. What a container says goes to a log beside its record, which
+/// Docker replaces or closes whenever it is written.
+pub(in crate::store) fn watched(containers: &Root) -> Result<Vec<Watched>> {
+    let top = containers.dir("")?;
+    let mut watched = Vec::new();
+    for name in names(&top)? {
+        match containers.dir(&name) {
+            Ok(dir) => watched.push(Watched::Names(dir)),
+            Err(err) if err.is_not_found() || err.is_misplaced() => {}
+            Err(err) => return Err(err),
+        }
+    }
+    watched.push(Watched::Names(top));
+    Ok(watched)
 }
 
 /// The names in `dir` that are text, sorted.

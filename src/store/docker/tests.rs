@@ -5,10 +5,12 @@ use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use tempfile::TempDir;
 
 use super::Docker;
+use crate::backing::{Heard, Watch};
 use crate::digest::{ChainId, ContainerId, DiffId, Digest, ImageId};
 use crate::store::{
     Catalog, Generation, Image, LayerDir, LayerSource, LayerStore, Marks, OpenError, State,
@@ -574,16 +576,22 @@ fn references_come_in_the_order_of_their_full_names() {
 }
 
 #[test]
-fn every_change_moves_the_generation() {
+fn every_change_moves_the_generation_and_is_heard() {
     for kind in KINDS {
         let small = Small::new(kind);
         let image = small.add_image(&["one"]);
         let container = small.add_container("a", &["one"]);
         let store = small.open();
         let mut last = stable(&store);
+        let (end, _keep) = std::io::pipe().unwrap();
+        let mut watch = Watch::new().unwrap();
+        watch.set(&store.watched().unwrap()).unwrap();
         let mut moved = |what: &str| {
             let now = stable(&store);
             assert_ne!(now, std::mem::replace(&mut last, now), "{what}");
+            assert_eq!(watch.wait(&end, Some(Duration::ZERO)).unwrap(), Heard::News, "{what}");
+            watch.drain().unwrap();
+            watch.set(&store.watched().unwrap()).unwrap();
         };
         small.set_names(&[("app", "app:1", image.to_string())]);
         moved("tag");
@@ -604,7 +612,7 @@ fn every_change_moves_the_generation() {
 
 /// The generation once the newest change is old.
 fn stable(store: &Docker) -> Generation {
-    std::thread::sleep(std::time::Duration::from_millis(120));
+    std::thread::sleep(Duration::from_millis(120));
     let generation = store.generation().unwrap();
     assert_eq!(generation, store.generation().unwrap());
     generation

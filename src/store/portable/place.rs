@@ -6,9 +6,10 @@ use std::sync::Arc;
 use super::files::Files;
 use super::layout;
 use super::members::Members;
-use crate::backing::{Access, Bytes, FileRange, Root};
+use crate::backing::{Access, Bytes, FileRange, Root, Watched};
 use crate::cache::Cache;
 use crate::error::{Error, Result};
+use crate::store::files::if_found;
 use crate::store::stamp::{Stamp, Taking};
 
 /// A directory or a file.
@@ -70,6 +71,22 @@ impl Place {
             }
         }
         Ok(taking.finish())
+    }
+
+    /// The directories to watch for that.
+    ///
+    /// # Errors
+    /// Fails where it is gone.
+    pub(super) fn watched(&self) -> Result<Vec<Watched>> {
+        let (root, blobs) = match self.kind {
+            PlaceKind::Directory => {
+                let root = Root::open_resolved(&self.path, Access::Sealed)?;
+                let blobs = if_found(root.dir(layout::BLOBS))?;
+                (root, blobs)
+            }
+            PlaceKind::Archive => (parent(&self.path)?.0, None),
+        };
+        Ok([root.dir("")?].into_iter().chain(blobs).map(Watched::Writes).collect())
     }
 
     /// Its files as they are now.
