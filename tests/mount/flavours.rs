@@ -61,6 +61,7 @@ fn archives_of(mounted: &Mounted) -> (Vec<PathBuf>, BTreeSet<String>) {
         }
         let named = entries(&tree.join("images")).into_iter();
         let names: Vec<String> = named
+            .filter(whole)
             .map(|path| path.file_name().unwrap().to_str().unwrap().to_owned())
             .filter(|name| name.contains(':'))
             .take(2)
@@ -177,6 +178,8 @@ fn every_flavour_of_every_store_reads_the_same_anywhere_and_costs_no_disk() {
         let options = ["--cache", cache.path().to_str().unwrap()];
         let mut one = Mounted::with(Path::new(&source), &options);
         let mut other = Mounted::with(Path::new(&source), &options);
+        // Directories for the cache are made by now.
+        let before = [written(&mut one), written(&mut other)];
         let (files, flavours) = archives_of(&one);
         assert_eq!(flavours, all, "{source}");
         let mut bytes = 0;
@@ -190,9 +193,8 @@ fn every_flavour_of_every_store_reads_the_same_anywhere_and_costs_no_disk() {
         assert!(files.len() > 9 && bytes > 100_000, "{source}: {bytes} in {}", files.len());
         // What the first had to inflate is in the cache, from where the second has it.
         if !is_packed {
-            assert_eq!(written(&mut one), 0, "{source}");
+            assert_eq!(written(&mut one), before[0], "{source}");
         }
-        assert_eq!(written(&mut other), 0, "{source}");
-        eprintln!("{source}: {} files, {bytes} bytes, {} written", files.len(), written(&mut one));
+        assert_eq!(written(&mut other), before[1], "{source}");
     }
 }
