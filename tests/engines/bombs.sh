@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Layers that inflate to far more than they are, mounted: BOMB_GIB GiB each, 1 unless told otherwise.
+# With 8 it takes some minutes.
 . "$(dirname "$0")/lib.sh"
 topic
 
