@@ -4,16 +4,22 @@
 //! `data/HH/DIGEST.NUMBER` are segments, `index/DIGEST` indexes; `tmp/` holds what is being written.
 //! The least recently used segments go first, then indexes; when a file was used is its time of
 //! access, which is set for it.
+//!
+//! Several processes may write here. They do so by turns ([`Turn`]), since each has to know what the
+//! others wrote, or together they would go beyond the bound.
 
 use std::fs::{self, DirBuilder, File, FileTimes};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use super::SEGMENT;
+use turn::{Room, Turn};
+
+mod turn;
+
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 
@@ -34,19 +40,10 @@ const ABANDONED: Duration = Duration::from_secs(3600);
 pub struct Disk {
     path: PathBuf,
     bound: u64,
-    /// What it held when it was looked at last, and what was written since.
-    room: Mutex<Room>,
     /// Sets the names of this process apart from those of an earlier one with its number.
     opened: u128,
     names: AtomicU64,
     has_warned: AtomicBool,
-}
-
-#[derive(Debug, Clone, Copy, Default)]
-struct Room {
-    is_known: bool,
-    held: u64,
-    written: u64,
 }
 
 /// What a cache holds.
@@ -88,7 +85,6 @@ impl Disk {
         let disk = Disk {
             path: path.to_owned(),
             bound,
-            room: Mutex::default(),
             opened: SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_nanos()),
             names: AtomicU64::new(0),
             has_warned: AtomicBool::new(false),
@@ -177,15 +173,26 @@ impl Disk {
 
     /// Writes a file whole, or not at all.
     fn write(&self, path: &Path, bytes: &[u8]) -> bool {
-        let written = self.make_room(bytes.len() as u64).and_then(|has_room| {
-            if has_room { self.put(path, bytes).map(|()| true) } else { Ok(false) }
-        });
-        written.unwrap_or_else(|err| {
+        self.try_write(path, bytes).unwrap_or_else(|err| {
             if !self.has_warned.swap(true, Ordering::Relaxed) {
                 tracing::warn!("{}: nothing is kept here: {err}", self.path.display());
             }
             false
         })
+    }
+
+    fn try_write(&self, path: &Path, bytes: &[u8]) -> io::Result<bool> {
+        let Some(turn) = Turn::take(&self.path)? else { return Ok(false) };
+        let len = bytes.len() as u64;
+        let room = self.make_room(turn.room()?, len)?;
+        let after = room.after(len);
+        let has_room = after.held <= self.bound && self.missing_on_disk(len)? == 0;
+        // Counted before it is there: whoever is killed meanwhile leaves a count that is too high.
+        turn.note(if has_room { after } else { room })?;
+        if has_room {
+            self.put(path, bytes)?;
+        }
+        Ok(has_room)
     }
 
     fn put(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -198,28 +205,23 @@ impl Disk {
             // It may not even be there; what is left behind goes later.
             let _ = fs::remove_file(&temporary);
         }
-        written?;
-        let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
-        room.held += bytes.len() as u64;
-        room.written += bytes.len() as u64;
-        Ok(())
+        written
     }
 
-    /// Whether there is room for `bytes` more, once the least recently used have gone.
-    fn make_room(&self, bytes: u64) -> io::Result<bool> {
-        let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
-        // Others write here, too: it is looked at again after a while.
-        if !room.is_known || room.written > self.bound / 16 {
-            let held = self.files()?.iter().map(|file| file.size).sum();
-            *room = Room { is_known: true, held, written: 0 };
-        }
+    /// Makes room for `bytes` more where there is none: the least recently used go.
+    fn make_room(&self, known: Option<Room>, bytes: u64) -> io::Result<Room> {
+        // Files that were written twice or removed are no longer counted right.
+        let room = match known.filter(|room| room.written <= self.bound / 16) {
+            Some(room) => room,
+            None => Room::looked_at(self.files()?.iter().map(|file| file.size).sum()),
+        };
         let mut lacking = room.held.saturating_add(bytes).saturating_sub(self.bound);
         lacking = lacking.max(self.missing_on_disk(bytes)?);
-        if lacking > 0 {
-            let (_, held) = self.shrink(room.held.saturating_sub(lacking.max(self.bound / 16)))?;
-            *room = Room { is_known: true, held, written: 0 };
+        if lacking == 0 {
+            return Ok(room);
         }
-        Ok(room.held.saturating_add(bytes) <= self.bound && self.missing_on_disk(bytes)? == 0)
+        let (_, held) = self.shrink(room.held.saturating_sub(lacking.max(self.bound / 16)))?;
+        Ok(Room::looked_at(held))
     }
 
     /// How many bytes the disk lacks so that its part stays free after `bytes` more.
