@@ -21,7 +21,7 @@ churned() {
     shift
     local status=0
     mount_store "$how" "$@"
-    python3 "$HERE/churn.py" "$M" "$(daemon_of "$M")" "$MINE" "$(count 12 300)" "${UNTIL:-}" \
+    python3 "$HERE/churn.py" "$M" "$(daemon_of "$M")" "$MINE" "$(how_often 12 300)" "${UNTIL:-}" \
         >"$MINE/churn.$how" 2>&1 || status=$?
     sed "s/^/# $TOPIC: $how: /" "$MINE/churn.$how" >&3
     umount "$M"
