@@ -302,10 +302,11 @@ impl Tree {
             }
             Item::Link(target) => {
                 let identity = Identity::of_name(parent, name, target.as_bytes());
+                let mtime = self.inodes.get(parent)?.attr.mtime; // the directory's own, over remounts
                 let attr = Attr {
                     kind: FileKind::Symlink,
                     permissions: 0o777,
-                    ..self.file_attr(identity, target.len() as u64, self.started)
+                    ..self.file_attr(identity, target.len() as u64, mtime)
                 };
                 let node = || Node::Link(target.into_bytes());
                 Ok(self.inodes.admit(identity, parent, node, attr))

@@ -33,8 +33,8 @@ use crate::layering::collect;
 use crate::stores::archives::{self, Layout, Tar};
 use crate::stores::golden::{self, VFS_20};
 use crate::stores::handmade::{
-    CREATED, CREATED_SECS, DataRoot, digest, exited, hex_of, make_opaque, read_record, whiteout,
-    write_record,
+    CREATED, CREATED_SECS, DataRoot, digest, exited, hex_of, make_opaque, read_record, set_mtime,
+    whiteout, write_record,
 };
 use crate::stores::sample::{LATER, Sample, noise, sample, write};
 use crate::stores::view::{ROOT_USER, View};
@@ -1110,8 +1110,15 @@ fn open_though_removed(path: &Path) -> Vec<PathBuf> {
 
 #[test]
 fn what_was_removed_is_let_go_and_may_come_back() {
-    let (dir, mut root, layer) = small();
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let mut root = DataRoot::create(dir.path());
+    let fill = |dir: &Path| {
+        write(dir, "file", b"file\n");
+        set_mtime(&dir.join("file"), CREATED_SECS, 0);
+    };
+    let layer = root.layer(None, fill);
     let app = root.image(&[&layer], CREATED);
+    root.tag("app:1", &app);
     let view = View::of(dir.path());
     // The kernel remembers what it looked up, for long.
     let file = view.attr("images/app:1/rootfs/file").unwrap();
@@ -1127,7 +1134,7 @@ fn what_was_removed_is_let_go_and_may_come_back() {
     fs::remove_dir_all(root.record(&layer.chain_id)).unwrap();
     fs::remove_dir_all(dir.path().join("containers").join(&web.id)).unwrap();
     fs::remove_dir_all(web.diff.parent().unwrap()).unwrap();
-    root.layer(None, |dir| write(dir, "file", b"file\n"));
+    root.layer(None, fill);
     fs::write(root.config(&app), config).unwrap();
     root.tag("app:1", &app);
     wait_until("the image again", || {
