@@ -211,8 +211,8 @@ impl Tree {
         let mut lines = Vec::new();
         for id in snapshots.containers()? {
             let is_missing =
-                |shelf: &Arc<Shelf>| shelf.container(id).is_err_and(|err| err.is_not_found());
-            if !self.shelves().all(is_missing) {
+                |shelf: Arc<Shelf>| shelf.container(id).is_err_and(|err| err.is_not_found());
+            if !self.engines.iter().flat_map(|engine| engine.shelves()).all(is_missing) {
                 continue;
             }
             for name in snapshots.names(id)? {
