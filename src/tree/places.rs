@@ -167,7 +167,7 @@ impl Tree {
         let missing = || Error::not_found(name);
         let text = name.to_str().ok_or_else(missing)?;
         let item = self.item(place, text)?.ok_or_else(missing)?;
-        if self.engines.iter().fold(false, |is_news, engine| engine.take_news() || is_news) {
+        if self.engines.iter().any(|engine| engine.take_news()) {
             self.let_go();
         }
         let attr = self.admit_item(parent, name, item)?;

@@ -47,10 +47,10 @@ impl Engine {
         engine
     }
 
-    /// Whether one of its stores, as far as they are known, was read anew since this was asked last.
+    /// Whether one of its stores, as far as they are known, was read anew since this was asked of it.
     pub(super) fn take_news(&self) -> bool {
         let known = self.lock().shelves.clone();
-        known.iter().fold(false, |is_news, shelf| shelf.take_news() || is_news)
+        known.iter().any(|shelf| shelf.take_news())
     }
 
     /// Its stores, at most [`CHECKED`] old: one that came to hold something is there, and one that
