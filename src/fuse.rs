@@ -458,6 +458,9 @@ impl Filesystem for Adapter {
     }
 
     fn mkdir(&self, _: &Request, parent: INodeNo, name: &OsStr, _: u32, _: u32, reply: ReplyEntry) {
+        if let Err(err) = self.tree.may_change(parent.0, name) {
+            return reply.error(self.errno(&err));
+        }
         let name = name.to_owned();
         self.aside(move |tree| match tree.make_dir(parent.0, &name) {
             Ok(attr) => reply.entry(&attr.ttl, &file_attr(&attr), GENERATION),
@@ -470,6 +473,9 @@ impl Filesystem for Adapter {
     }
 
     fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        if let Err(err) = self.tree.may_change(parent.0, name) {
+            return reply.error(self.errno(&err));
+        }
         let name = name.to_owned();
         self.aside(move |tree| match tree.remove_dir(parent.0, &name) {
             Ok(()) => reply.ok(),

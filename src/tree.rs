@@ -423,6 +423,15 @@ impl Tree {
         self.engines.iter().for_each(|engine| engine.watch());
     }
 
+    /// Closes what is open of layers and containers that were removed, which the kernel may remember
+    /// for long.
+    fn let_go(&self) {
+        self.archives.let_go();
+        self.inodes.trees().iter().filter(|tree| tree.is_gone()).for_each(|tree| {
+            self.inodes.let_go(tree);
+        });
+    }
+
     /// Notes a failure that the kernel was told about, in `.stratafs/errors` and the log.
     pub fn report(&self, error: &Error) {
         self.errors.report(error);

@@ -139,6 +139,16 @@ impl Archives {
         Archives { layers, digests: Memo::new(DIGESTS), made: Memo::new(WEIGHT), held }
     }
 
+    /// Forgets what was made of layers and containers that were removed: an image that comes back has
+    /// its ID, and other directories.
+    pub(super) fn let_go(&self) {
+        self.made.forget(|made| made.recipe.is_gone());
+        let held = self.held().all();
+        for (key, _) in held.iter().filter(|(_, recipe)| recipe.is_gone()) {
+            self.held().remove(key);
+        }
+    }
+
     fn held(&self) -> MutexGuard<'_, Weighed<Key, Arc<Recipe>>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -11,6 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use super::merged::MergedTree;
 use super::node::Node;
 use super::{Attr, ROOT};
 use crate::backing::FileKind;
@@ -110,6 +111,20 @@ impl Inodes {
     /// ESTALE where the kernel was never told of it.
     pub(super) fn get(&self, ino: u64) -> Result<Known> {
         self.lock().get(&ino).cloned().ok_or_else(|| Error::stale(format!("inode {ino}")))
+    }
+
+    /// Files of merged layers that are known, by the tree that they are of.
+    pub(super) fn trees(&self) -> Vec<Arc<MergedTree>> {
+        let known = self.lock();
+        let trees = known.values().filter_map(|known| known.node.tree());
+        let trees: HashMap<_, _> = trees.map(|tree| (Arc::as_ptr(tree), tree)).collect();
+        trees.into_values().cloned().collect()
+    }
+
+    /// Forgets all files of a tree; whoever has one open is told that it is stale.
+    pub(super) fn let_go(&self, tree: &Arc<MergedTree>) {
+        let is_of = |node: &Node| node.tree().is_some_and(|its| Arc::ptr_eq(its, tree));
+        self.lock().retain(|_, known| !is_of(&known.node));
     }
 
     /// Gives back `count` references.

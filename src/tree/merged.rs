@@ -58,6 +58,11 @@ impl MergedTree {
         self.is_live
     }
 
+    /// Whether a layer or the container that it is of was removed.
+    pub(super) fn is_gone(&self) -> bool {
+        self.stack.layers().iter().any(|layer| layer.root.is_removed())
+    }
+
     /// How long a name or its attributes may be kept.
     pub(super) fn ttl(&self) -> Duration {
         if self.is_live { FRESH } else { IMMUTABLE }

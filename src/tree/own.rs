@@ -45,7 +45,7 @@ impl OwnFiles {
         &self.own
     }
 
-    pub(super) fn files(&self) -> &MergedTree {
+    pub(super) fn files(&self) -> &Arc<MergedTree> {
         &self.files
     }
 

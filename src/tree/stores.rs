@@ -47,6 +47,12 @@ impl Engine {
         engine
     }
 
+    /// Whether one of its stores, as far as they are known, was read anew since this was asked of it.
+    pub(super) fn take_news(&self) -> bool {
+        let known = self.lock().shelves.clone();
+        known.iter().any(|shelf| shelf.take_news())
+    }
+
     /// Its stores, at most [`CHECKED`] old: one that came to hold something is there, and one that
     /// is empty is not, unless the user named the ones to be shown.
     pub(super) fn shelves(&self) -> Vec<Arc<Shelf>> {
