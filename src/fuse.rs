@@ -5,10 +5,12 @@
 //!    open, and the kernel keeps cached pages from one open to the next. `opendir` is answered,
 //!    since a listing must stay as it was while its directory is read.
 //! 2. Requests have up to 1 MiB, and are read into one buffer for each thread.
-//! 3. A handler that panics answers EIO, and its thread goes on.
+//! 3. What a reader who walks will read next is handed to the kernel unasked ([`push`]).
+//! 4. A handler that panics answers EIO, and its thread goes on.
 
 mod attr;
 mod open_dirs;
+mod push;
 mod sums;
 mod unbacked;
 
@@ -37,6 +39,7 @@ use crate::tree::{Reader, Sum, Tree};
 
 use attr::{file_attr, file_type, name_only};
 use open_dirs::{OpenDirs, entries};
+use push::Pusher;
 use sums::Workers;
 use unbacked::Unbacked;
 
@@ -105,7 +108,9 @@ impl Session {
         };
         let mut config = Config::default();
         config.n_threads = Some(threads());
+        let pushed = rustix::io::fcntl_dupfd_cloexec(&device, 0)?;
         let adapter = Adapter {
+            pusher: Pusher::start(Arc::clone(&tree), pushed)?,
             sums: Workers::new(Arc::clone(&tree)),
             tree,
             xattrs,
@@ -143,6 +148,7 @@ struct Adapter {
     tree: Arc<Tree>,
     xattrs: Xattrs,
     sums: Workers,
+    pusher: Pusher,
     open_dirs: OpenDirs,
     unbacked: Unbacked,
 }
@@ -238,6 +244,11 @@ impl Filesystem for Adapter {
         let reader = Reader { uid: request.uid(), pid: request.pid() };
         let size = size as usize;
         self.guard("read", || {
+            if let Some(walk) = self.tree.reads(ino.0, offset)
+                && let Err(walk) = self.pusher.follow(walk)
+            {
+                self.tree.rest_is_read(walk.dir);
+            }
             BUFFER.with_borrow_mut(|buffer| {
                 if buffer.len() < size {
                     buffer.resize(size.max(REQUEST as usize), 0);

@@ -7,6 +7,7 @@
 //!    What must be known of the mount is read from the kernel's table.
 //! 3. Whoever waits for the mount is told when the kernel has been answered, and not before.
 
+mod connection;
 pub mod daemon;
 pub mod error;
 mod helper;
@@ -108,7 +109,7 @@ pub fn serve(
     let served = fuse::Session::start(tree, fuse, options.audience, options.xattrs)
         .and_then(|session| {
             raise_read_ahead(device.as_deref());
-            unmount_on_signal(signals, point.to_owned())?;
+            unmount_on_signal(signals, point.to_owned(), device.clone())?;
             ready()?;
             session.run()
         })
@@ -126,6 +127,7 @@ pub fn serve(
 pub fn umount(point: &Path, leave: Leave) -> Result<()> {
     let path = point::resolve(point)?;
     match topmost(&path)? {
+        Some(mount) if connection::is_orphan(&mount) => point::bury(&mount),
         Some(mount) if mount.kind == KIND => unmount(&path, leave),
         _ => Err(Error::NotMounted(point.to_owned())),
     }
@@ -242,9 +244,9 @@ fn device(point: &Path) -> Option<String> {
 /// Takes the mount of `number` away from `point`, after serving it has failed. Never called after
 /// it was unmounted: the next mount could have the same number.
 fn clear(point: &Path, number: Option<&str>) {
-    if number.is_some()
-        && device(point).as_deref() == number
-        && let Err(err) = unmount(point, Leave::Detached)
+    let mount = topmost(point).ok().flatten();
+    if let Some(mount) = mount.filter(|mount| Some(&*mount.device) == number)
+        && let Err(err) = point::bury(&mount)
     {
         tracing::warn!("{err}");
     }
@@ -269,8 +271,12 @@ fn raise_read_ahead(device: Option<&str>) {
 }
 
 /// Unmounts at the first signal: a mount that is in use is detached, and served until its last file
-/// is closed. The second signal ends the process at once.
-fn unmount_on_signal(mut signals: Signals, point: PathBuf) -> io::Result<()> {
+/// is closed. The second signal ends the connection of the mount `number`, and the process at once.
+fn unmount_on_signal(
+    mut signals: Signals,
+    point: PathBuf,
+    number: Option<String>,
+) -> io::Result<()> {
     let wait = move || {
         let mut signals = signals.forever();
         if signals.next().is_some() {
@@ -286,6 +292,9 @@ fn unmount_on_signal(mut signals: Signals, point: PathBuf) -> io::Result<()> {
             }
         }
         if signals.next().is_some() {
+            if let Some(Err(err)) = number.as_deref().map(connection::abort) {
+                tracing::debug!("{}: {err}", point.display());
+            }
             std::process::exit(1);
         }
     };

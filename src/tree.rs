@@ -22,6 +22,7 @@ use crate::overlay::own::OwnEntry;
 use crate::recipe::{Changed, Verify};
 use crate::store::{LayerStore, Stamp};
 
+pub mod ahead;
 mod archives;
 mod combined;
 mod containers;
@@ -50,6 +51,7 @@ pub use snapshots::Keeping;
 pub use sums::Sum;
 pub use walk::{Follow, Found};
 
+use ahead::Walks;
 use archives::{Archives, Key};
 use inodes::Inodes;
 use journal::Journal;
@@ -206,6 +208,7 @@ pub struct Tree {
     clock: Instant,
     merged_dirs: DirectoryCache<Entry>,
     own_dirs: DirectoryCache<OwnEntry>,
+    walks: Walks,
     sums: Sums,
     errors: Arc<Journal>,
     events: Journal,
@@ -227,6 +230,7 @@ impl Tree {
             clock: Instant::now(),
             merged_dirs: DirectoryCache::default(),
             own_dirs: DirectoryCache::default(),
+            walks: Walks::default(),
             sums: Sums::default(),
             events: Journal::default(),
             keeping: None,
