@@ -98,8 +98,8 @@ struct MountArgs {
     /// Stay in the foreground
     #[arg(short, long)]
     foreground: bool,
-    /// Options as mount(8) passes them: allow_other, allow_root, noexec, noxattrs, fsname=NAME, and
-    /// each long option below as KEY=VALUE
+    /// Options as mount(8) passes them: allow_other, allow_root, noexec, noxattrs, direct_io,
+    /// fsname=NAME, and each long option below as KEY=VALUE
     #[arg(short, value_name = "OPT,...")]
     options: Vec<String>,
     #[command(flatten)]

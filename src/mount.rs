@@ -28,7 +28,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::backing::mounts;
-use crate::fuse::{self, Audience, Xattrs};
+use crate::fuse::{self, Archives, Audience, Xattrs};
 use crate::tree::Tree;
 
 use error::{Error, Result};
@@ -55,6 +55,8 @@ pub struct Options {
     pub programs: Programs,
     /// Whether extended attributes are shown.
     pub xattrs: Xattrs,
+    /// How archives are read.
+    pub archives: Archives,
     /// Whether the kernel lets requests through that would change something.
     pub writes: Writes,
 }
@@ -106,7 +108,8 @@ pub fn serve(
     raise_open_files();
     let fuse = mount(point, options)?;
     let device = device(point);
-    let served = fuse::Session::start(tree, fuse, options.audience, options.xattrs)
+    let (audience, xattrs, archives) = (options.audience, options.xattrs, options.archives);
+    let served = fuse::Session::start(tree, fuse, audience, xattrs, archives)
         .and_then(|session| {
             raise_read_ahead(device.as_deref());
             unmount_on_signal(signals, point.to_owned(), device.clone())?;

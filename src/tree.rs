@@ -291,6 +291,12 @@ impl Tree {
         })
     }
 
+    /// Whether `ino` is a tar.
+    #[must_use]
+    pub fn is_archive(&self, ino: u64) -> bool {
+        self.inodes.get(ino).is_ok_and(|known| matches!(*known.node, Node::Archive(_)))
+    }
+
     /// All names in the directory `ino`, at this moment.
     ///
     /// # Errors

@@ -21,8 +21,8 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use crate::tree::ahead::{self, Walk};
 use crate::tree::Tree;
+use crate::tree::ahead::{self, Walk};
 
 /// Directories that may wait.
 const LINE: usize = 64;
@@ -102,7 +102,9 @@ impl Sender {
             buffer.resize(ahead::MAX as usize, 0);
             let (files, bytes) = self.send_rest(&walk, &mut buffer);
             self.tree.rest_is_read(walk.dir);
-            tracing::debug!("inode {}: pushed {files} files of {bytes} bytes", walk.dir);
+            if files > 0 {
+                tracing::debug!("inode {}: pushed {files} files of {bytes} bytes", walk.dir);
+            }
         }
     }
 

@@ -94,12 +94,20 @@ impl Tree {
             }
             Node::Own { tree, entry, .. } => {
                 let listed = self.own_listing(walk.dir, tree, entry)?;
-                listed.entries.iter().filter_map(own::entry).for_each(|own| add(tree.files(), &own));
+                listed
+                    .entries
+                    .iter()
+                    .filter_map(own::entry)
+                    .for_each(|own| add(tree.files(), &own));
             }
             Node::Place(_) | Node::Document(_) | Node::Link(_) | Node::Archive(_) => {}
         }
         let is_gapless = rest.iter().all(|&(is_behind, ino)| is_behind || !self.is_unread(ino));
-        Ok(rest.into_iter().filter(|&(is_behind, _)| is_behind && is_gapless).map(|r| r.1).collect())
+        Ok(rest
+            .into_iter()
+            .filter(|&(is_behind, _)| is_behind && is_gapless)
+            .map(|r| r.1)
+            .collect())
     }
 
     /// Whether the kernel knows the file `ino`, and never asked for its bytes.

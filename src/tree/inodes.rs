@@ -103,8 +103,7 @@ impl Inodes {
     pub(super) fn admit_root(&self, node: Node, attr: Attr) {
         let identity = Identity::of(&[b"root"]);
         let (node, seen) = (Arc::new(node), Instant::now());
-        let known =
-            Known { node, attr, parent: ROOT, seen, identity, lookups: 1, is_read: false };
+        let known = Known { node, attr, parent: ROOT, seen, identity, lookups: 1, is_read: false };
         self.lock().insert(ROOT, known);
     }
 
