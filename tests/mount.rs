@@ -21,6 +21,8 @@ mod kernel;
 mod mounted;
 #[path = "mount/push.rs"]
 mod push;
+#[path = "mount/readers.rs"]
+mod readers;
 #[path = "mount/windows.rs"]
 mod windows;
 
