@@ -11,6 +11,7 @@ mod connection;
 pub mod daemon;
 pub mod error;
 mod helper;
+mod overlay;
 mod point;
 
 use std::ffi::CString;
@@ -57,6 +58,8 @@ pub struct Options {
     pub xattrs: Xattrs,
     /// How archives are read.
     pub archives: Archives,
+    /// References of images whose `rootfs/` the kernel's overlayfs shows, where it can.
+    pub kernel_rootfs: Vec<glob::Pattern>,
     /// Whether the kernel lets requests through that would change something.
     pub writes: Writes,
 }
@@ -109,12 +112,24 @@ pub fn serve(
     let fuse = mount(point, options)?;
     let device = device(point);
     let (audience, xattrs, archives) = (options.audience, options.xattrs, options.archives);
-    let served = fuse::Session::start(tree, fuse, audience, xattrs, archives)
+    let served = fuse::Session::start(Arc::clone(&tree), fuse, audience, xattrs, archives)
         .and_then(|session| {
             raise_read_ahead(device.as_deref());
             unmount_on_signal(signals, point.to_owned(), device.clone())?;
-            ready()?;
-            session.run()
+            if options.kernel_rootfs.is_empty() {
+                ready()?;
+                return session.run();
+            }
+            thread::scope(|scope| {
+                let served = scope.spawn(|| session.run());
+                overlay::show(&tree, point, options);
+                if let Err(err) = ready() {
+                    clear(point, device.as_deref());
+                    return Err(err);
+                }
+                let panicked = |_| Err(io::Error::other("a defect in stratafs: serving panicked"));
+                served.join().unwrap_or_else(panicked)
+            })
         })
         .map_err(failed);
     if served.is_err() {
@@ -220,6 +235,9 @@ fn unmount(point: &Path, leave: Leave) -> Result<()> {
     };
     if !is_root {
         return helper::unmount(point, options);
+    }
+    if leave == Leave::Unused {
+        overlay::take_away(point)?; // what is detached takes them along
     }
     match rustix::mount::unmount(point, flags) {
         Ok(()) => Ok(()),

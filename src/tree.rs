@@ -29,6 +29,7 @@ mod containers;
 mod images;
 mod inodes;
 mod journal;
+pub mod kernel;
 mod layout;
 mod live;
 mod memo;

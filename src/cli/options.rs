@@ -78,6 +78,7 @@ fn apply_value(key: &str, value: &str, args: &mut MountArgs) -> Result<(), Strin
         "symlinks" => args.view.symlinks = choice(value)?,
         "image" => args.view.images.push(value.to_owned()),
         "container" => args.view.containers.push(value.to_owned()),
+        "kernel-rootfs" => args.kernel_rootfs.push(value.to_owned()),
         "namespace" => args.view.namespaces.push(value.to_owned()),
         "image-root" => args.view.image_root = Some(value.into()),
         "cache" => args.view.cache.directory = Some(value.into()),
@@ -156,7 +157,7 @@ mod tests {
         let args = apply_to_default(
             "allow_other,noexec,noxattrs,direct_io,flavour=docker-1.10,verify=always,changed=fail,\
              symlinks=rebase,\
-             image=a*,image=b\\,c,container=web,namespace=k8s.io,image-root=/mnt/disk,\
+             image=a*,image=b\\,c,container=web,namespace=k8s.io,kernel-rootfs=x,image-root=/mnt/disk,\
              state=/srv/kept,freeze,snapshot-limit=7,watch=poll,fsname=my store,cache=/c,cache-size=5M",
         )
         .unwrap();
@@ -171,6 +172,7 @@ mod tests {
         assert_eq!(args.view.images, ["a*", "b,c"]);
         assert_eq!(args.view.containers, ["web"]);
         assert_eq!(args.view.namespaces, ["k8s.io"]);
+        assert_eq!(args.kernel_rootfs, ["x"]);
         assert_eq!(args.view.image_root, Some("/mnt/disk".into()));
         assert_eq!((args.state, args.freeze), (Some("/srv/kept".into()), true));
         assert_eq!((args.snapshot_limit, args.watch), (Some(7), Watching::Poll));

@@ -24,7 +24,7 @@ use crate::stores::sample::{noise, write};
 /// Held by who drops the machine's caches, and by who looks what is in them.
 static CACHES: Mutex<()> = Mutex::new(());
 
-const DIRECTORIES: u32 = 12;
+const DIRECTORIES: u32 = 8;
 const FILES: u32 = 60;
 
 /// A store whose image `many:1` has small files in many directories.

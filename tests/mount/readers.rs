@@ -89,7 +89,7 @@ fn a_reader_that_is_killed_in_the_middle_is_gone_and_the_mount_goes_on() {
         "ls -l formats oci",
         "sha256sum layers/*/layer.tar",
     ] {
-        for delay in [1, 5, 25, 60] {
+        for delay in [2, 30] {
             let mut reader = Command::new("bash");
             reader.args(["-c", &format!("while :; do {script} | cat; done")]).current_dir(&path);
             reader.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
