@@ -40,10 +40,10 @@ impl MountPoint {
                 continue;
             }
             match check_directory(&path) {
-                Err(Error::Io { err, .. }) if is_dead(&err) => match topmost(&path)? {
-                    Some(mount) => bury(&mount)?,
-                    None => {} // somebody else did
-                },
+                Err(Error::Io { err, .. }) if is_dead(&err) => {
+                    // Somebody else may have done so.
+                    topmost(&path)?.as_ref().map_or(Ok(()), bury)?;
+                }
                 result => return result.map(|()| MountPoint { path }),
             }
         }
