@@ -55,6 +55,8 @@ pub(super) struct Known {
     pub(super) seen: Instant,
     pub(super) identity: Identity,
     lookups: u64,
+    /// Whether its bytes were ever asked for.
+    is_read: bool,
 }
 
 #[derive(Debug, Default)]
@@ -85,12 +87,13 @@ impl Inodes {
                     }
                     return entry.attr;
                 }
-                Entry::Occupied(_) => ino = ino.wrapping_add(1).max(ROOT + 1),
+                Entry::Occupied(_) => ino = next(ino),
                 Entry::Vacant(entry) => {
                     let attr = Attr { ino, ..attr };
                     let node = Arc::new(node());
                     let seen = Instant::now();
-                    entry.insert(Known { node, attr, parent, seen, identity, lookups: 1 });
+                    let (lookups, is_read) = (1, false);
+                    entry.insert(Known { node, attr, parent, seen, identity, lookups, is_read });
                     return attr;
                 }
             }
@@ -101,7 +104,7 @@ impl Inodes {
     pub(super) fn admit_root(&self, node: Node, attr: Attr) {
         let identity = Identity::of(&[b"root"]);
         let (node, seen) = (Arc::new(node), Instant::now());
-        let known = Known { node, attr, parent: ROOT, seen, identity, lookups: 1 };
+        let known = Known { node, attr, parent: ROOT, seen, identity, lookups: 1, is_read: false };
         self.lock().insert(ROOT, known);
     }
 
@@ -127,6 +130,29 @@ impl Inodes {
         self.lock().retain(|_, known| !is_of(&known.node));
     }
 
+    /// The node of that number, whose bytes are asked for; `None` where there is none.
+    pub(super) fn mark_read(&self, ino: u64) -> Option<Known> {
+        let mut known = self.lock();
+        let known = known.get_mut(&ino)?;
+        known.is_read = true;
+        Some(known.clone())
+    }
+
+    /// Whether the node of that number is known, and its bytes were never asked for.
+    pub(super) fn is_unread(&self, ino: u64) -> bool {
+        self.lock().get(&ino).is_some_and(|known| !known.is_read)
+    }
+
+    /// The number of a node that is known.
+    pub(super) fn find(&self, identity: &Identity) -> Option<u64> {
+        let known = self.lock();
+        let mut ino = identity.ino();
+        while known.get(&ino)?.identity != *identity {
+            ino = next(ino);
+        }
+        Some(ino)
+    }
+
     /// Gives back `count` references.
     pub(super) fn forget(&self, ino: u64, count: u64) {
         let mut known = self.lock();
@@ -148,4 +174,9 @@ impl Inodes {
     fn lock(&self) -> MutexGuard<'_, HashMap<u64, Known>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The number that is tried where another node has `ino`.
+fn next(ino: u64) -> u64 {
+    ino.wrapping_add(1).max(ROOT + 1)
 }

@@ -299,11 +299,33 @@ impl Tree {
         dir: &Entry,
         depth: usize,
     ) -> Result<Vec<Child>> {
-        let listing = tree.stack.read_dir(&self.merged_dir(ino, tree, dir)?)?;
-        listing.damaged.iter().for_each(|(_, err)| self.report(err));
-        let listed = self.merged_dirs.put(ino, listing.entries);
+        let listed = self.list_merged_anew(ino, tree, dir)?;
         let children = listed.entries.iter().map(|entry| tree.child(ino, entry, depth + 1));
         Ok(children.collect())
+    }
+
+    fn list_merged_anew(
+        &self,
+        ino: u64,
+        tree: &MergedTree,
+        dir: &Entry,
+    ) -> Result<Arc<Listed<Entry>>> {
+        let listing = tree.stack.read_dir(&self.merged_dir(ino, tree, dir)?)?;
+        listing.damaged.iter().for_each(|(_, err)| self.report(err));
+        Ok(self.merged_dirs.put(ino, listing.entries))
+    }
+
+    /// What a merged directory holds, from memory where that is still so.
+    pub(super) fn merged_listing(
+        &self,
+        ino: u64,
+        tree: &MergedTree,
+        dir: &Entry,
+    ) -> Result<Arc<Listed<Entry>>> {
+        match self.merged_dirs.get(ino).filter(|listed| tree.is_current(listed)) {
+            Some(listed) => Ok(listed),
+            None => self.list_merged_anew(ino, tree, dir),
+        }
     }
 
     /// Looks up `name` in a merged directory, and counts a reference to it.
