@@ -109,12 +109,14 @@ pub fn serve(
         .and_then(|session| {
             raise_read_ahead(device.as_deref());
             unmount_on_signal(signals, point.to_owned())?;
+            tracing::info!("{}: mounted", point.display());
             ready()?;
             session.run()
         })
         .map_err(failed);
-    if served.is_err() {
-        clear(point, device.as_deref());
+    match &served {
+        Ok(()) => tracing::info!("{}: unmounted", point.display()),
+        Err(_) => clear(point, device.as_deref()),
     }
     served
 }

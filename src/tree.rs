@@ -16,6 +16,7 @@ use crate::archive::Flavour;
 use crate::backing::{FileKind, Seek, Time};
 use crate::cache::Cache;
 use crate::error::{Error, Result};
+use crate::metrics::{Kind, Metrics};
 use crate::overlay::Entry;
 use crate::overlay::changes::Changes;
 use crate::overlay::own::OwnEntry;
@@ -37,8 +38,10 @@ mod node;
 mod own;
 mod places;
 mod pods;
+mod recent;
 mod shelf;
 mod snapshots;
+mod stats;
 mod stores;
 mod sums;
 mod volumes;
@@ -47,6 +50,7 @@ mod watch;
 
 pub use names::Filter;
 pub use snapshots::Keeping;
+pub use stats::{Process, Stats};
 pub use sums::Sum;
 pub use walk::{Follow, Found};
 
@@ -209,6 +213,7 @@ pub struct Tree {
     sums: Sums,
     errors: Arc<Journal>,
     events: Journal,
+    metrics: Metrics,
     keeping: Option<Keeping>,
     started: Time,
 }
@@ -229,6 +234,7 @@ impl Tree {
             own_dirs: DirectoryCache::default(),
             sums: Sums::default(),
             events: Journal::default(),
+            metrics: Metrics::default(),
             keeping: None,
             started: journal::clock(),
             engines: stores::arrange(stores, &options.filter, &errors),
@@ -324,9 +330,9 @@ impl Tree {
     /// EIO where bytes are damaged or can't be read, ESTALE where a container changed them.
     pub fn read(&self, ino: u64, offset: u64, buf: &mut [u8], reader: Reader) -> Result<usize> {
         let known = self.inodes.get(ino)?;
-        match &*known.node {
-            Node::Document(recipe) => recipe.read_at(offset, buf),
-            Node::Merged { tree, entry, .. } => tree.read(entry, offset, buf),
+        let (kind, read) = match &*known.node {
+            Node::Document(recipe) => (Kind::Document, recipe.read_at(offset, buf)?),
+            Node::Merged { tree, entry, .. } => (Kind::File, tree.read(entry, offset, buf)?),
             Node::Archive(archive) => {
                 let recipe = self.recipe(archive)?;
                 let read = recipe.read_at(offset, buf);
@@ -338,13 +344,15 @@ impl Tree {
                 if archive.is_read_through(offset, read as u64, known.attr.size) {
                     self.note_event(archive, known.attr.size, reader);
                 }
-                Ok(read)
+                (archive.archive.kind(), read)
             }
             Node::Place(_) | Node::Own { .. } => {
-                Err(Error::errno_of(format!("inode {ino}"), Errno::ISDIR))
+                return Err(Error::errno_of(format!("inode {ino}"), Errno::ISDIR));
             }
-            Node::Link(_) => Err(Error::errno_of(format!("inode {ino}"), Errno::INVAL)),
-        }
+            Node::Link(_) => return Err(Error::errno_of(format!("inode {ino}"), Errno::INVAL)),
+        };
+        self.metrics.read(kind, read);
+        Ok(read)
     }
 
     /// The next data or hole at or after `offset`.
@@ -421,6 +429,12 @@ impl Tree {
     /// nothing does.
     pub fn watch(&self) {
         self.engines.iter().for_each(|engine| engine.watch());
+    }
+
+    /// What is counted of this mount.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     /// Notes a failure that the kernel was told about, in `.stratafs/errors` and the log.

@@ -16,6 +16,7 @@ use std::time::{Duration, SystemTime};
 use super::SEGMENT;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
+use crate::metrics::Counter;
 
 /// Largest index that is read, in bytes.
 const INDEX_MAX: u64 = 256 << 20;
@@ -40,6 +41,7 @@ pub struct Disk {
     opened: u128,
     names: AtomicU64,
     has_warned: AtomicBool,
+    evicted: Counter,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -92,6 +94,7 @@ impl Disk {
             opened: SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_nanos()),
             names: AtomicU64::new(0),
             has_warned: AtomicBool::new(false),
+            evicted: Counter::default(),
         };
         let probe = disk.temporary();
         fs::write(&probe, b"").and_then(|()| fs::remove_file(&probe)).map_err(failed)?;
@@ -122,6 +125,11 @@ impl Disk {
     pub fn prune(&self, bytes: u64) -> Result<u64> {
         let (before, after) = self.shrink(bytes).map_err(|err| Error::io(&self.path, err))?;
         Ok(before - after)
+    }
+
+    /// How many files had to go to make room.
+    pub(super) fn evictions(&self) -> u64 {
+        self.evicted.value()
     }
 
     pub(super) fn read_index(&self, key: Digest) -> Option<Vec<u8>> {
@@ -241,7 +249,10 @@ impl Disk {
                 break;
             }
             match fs::remove_file(&file.path) {
-                Ok(()) => held -= file.size,
+                Ok(()) => {
+                    self.evicted.add(1);
+                    held -= file.size;
+                }
                 // Another daemon was faster.
                 Err(err) if err.kind() == io::ErrorKind::NotFound => held -= file.size,
                 Err(err) => return Err(err),

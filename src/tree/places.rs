@@ -146,9 +146,9 @@ impl Tree {
                     .collect()
             }
             Place::Empty | Place::Combined(_) => Vec::new(),
-            Place::Control => {
-                ["errors", "events", "refresh", "version"].map(Listed::dear).into_iter().collect()
-            }
+            Place::Control => ["errors", "events", "metrics", "refresh", "stats.json", "version"]
+                .map(Listed::dear)
+                .into(),
         };
         let child = |listed: Listed| Child {
             ino: Identity::of_name(ino, &listed.name, b"").ino(),
@@ -236,7 +236,7 @@ impl Tree {
                 Ok(found.map(|found| Item::Link(format!("../../containers/{}", found.name))))
             }
             (Place::Empty, _) => Ok(None),
-            (Place::Control, _) => Ok(self.control_item(name)),
+            (Place::Control, _) => self.control_item(name),
         }
     }
 
@@ -250,18 +250,20 @@ impl Tree {
     }
 
     /// Files about the mount itself; each lookup takes them as they are at that moment.
-    fn control_item(&self, name: &str) -> Option<Item> {
+    fn control_item(&self, name: &str) -> Result<Option<Item>> {
         let bytes = match name {
             "version" => format!("{}\n", env!("CARGO_PKG_VERSION")).into_bytes(),
             "errors" => self.errors.text(),
             "events" => self.events.text(),
+            "metrics" => self.stats().prometheus().into_bytes(),
+            "stats.json" => self.stats().json()?,
             "refresh" => {
                 self.engines.iter().for_each(|engine| engine.refresh());
                 b"refreshed\n".to_vec()
             }
-            _ => return None,
+            _ => return Ok(None),
         };
-        Some(Item::Document(bytes, super::journal::clock()))
+        Ok(Some(Item::Document(bytes, super::journal::clock())))
     }
 
     /// Makes an item known under `name`.
