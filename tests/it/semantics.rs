@@ -104,6 +104,7 @@ fn every_promise_names_its_test_and_every_test_its_promise() {
         "mount/daemon",
         "mount/flavours",
         "mount/kernel",
+        "mount/metrics",
         "mount/windows",
     ];
     let all: BTreeSet<String> =
