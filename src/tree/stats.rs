@@ -171,8 +171,9 @@ impl Tree {
     pub fn stats(&self) -> Stats {
         let (archives, layers) = (self.archives.usage(), self.archives.layer_usage());
         let (changes, indexes) = (self.diffs.usage(), self.options.cache.index_usage());
-        let shelves = self.shelves().map(|shelf| shelf.usage());
-        let (images, configs) = shelves.fold(Default::default(), |sum: (Usage, Usage), one| {
+        let shelves: Vec<_> = self.engines.iter().flat_map(|engine| engine.shelves()).collect();
+        let usages = shelves.iter().map(|shelf| shelf.usage());
+        let (images, configs) = usages.fold(Default::default(), |sum: (Usage, Usage), one| {
             (sum.0.with(one.0), sum.1.with(one.1))
         });
         let caches = [
@@ -195,7 +196,7 @@ impl Tree {
             errors: self.metrics.errors(),
             caches: caches.into(),
             index_builds: builds.map(|(name, usage)| (name, usage.misses)).into(),
-            catalog_reads: self.shelves().map(|shelf| shelf.catalogs()).sum(),
+            catalog_reads: shelves.iter().map(|shelf| shelf.catalogs()).sum(),
             inodes: self.inodes.len() as u64,
             process: Process::now(),
         }
