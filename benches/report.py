@@ -31,6 +31,8 @@ def read(path):
 def duration(micros):
     if micros >= 1e6:
         return f"{micros / 1e6:.2f} s"
+    if micros < 100:
+        return f"{micros:.0f} us"
     return f"{micros / 1e3:.1f} ms" if micros < 1e4 else f"{micros / 1e3:.0f} ms"
 
 
