@@ -24,6 +24,7 @@ use crate::backing::{Bytes, Checked, Fingerprint};
 use crate::digest::{DiffId, Digest};
 use crate::error::Result;
 use crate::inflate::Compression;
+use crate::metrics::{Counter, Usage};
 
 mod disk;
 mod index;
@@ -52,6 +53,20 @@ pub struct Cache {
     disk: Option<Disk>,
     recent: Mutex<LruCache<(Digest, u64), Segment>>,
     known: Mutex<LruCache<Key, Arc<Known>>>,
+    counts: Counts,
+}
+
+/// What a cache was good for.
+#[derive(Debug, Default)]
+struct Counts {
+    /// Blobs that were inflated whole.
+    built: Counter,
+    /// Indexes that were on disk.
+    found: Counter,
+    /// Reads of a segment that was there.
+    hits: Counter,
+    /// Reads of one that had to be inflated again.
+    misses: Counter,
 }
 
 /// The bytes of a segment.
@@ -96,7 +111,8 @@ impl Cache {
     #[must_use]
     pub fn in_memory() -> Cache {
         let (recent, known) = (LruCache::new(RECENT), LruCache::new(KNOWN));
-        Cache { disk: None, recent: Mutex::new(recent), known: Mutex::new(known) }
+        let (recent, known, counts) = (Mutex::new(recent), Mutex::new(known), Counts::default());
+        Cache { disk: None, recent, known, counts }
     }
 
     /// The uncompressed tar of a layer, whose blob `bytes` go by the digest `blob`. What is compressed
@@ -164,8 +180,14 @@ impl Cache {
     fn index(&self, key: Key, source: &Arc<dyn Bytes>, expected: Option<Digest>) -> Result<Index> {
         let known = self.stored_index(key, source.len());
         let index = match known {
-            Some(index) => index,
-            None => index::build(self, key.output, source, expected)?,
+            Some(index) => {
+                self.counts.found.add(1);
+                index
+            }
+            None => {
+                self.counts.built.add(1);
+                index::build(self, key.output, source, expected)?
+            }
         };
         let is_stored = self.disk.as_ref().is_some_and(|disk| {
             let name = key.digest();
@@ -179,6 +201,22 @@ impl Cache {
     fn stored_index(&self, key: Key, size: u64) -> Option<Index> {
         let name = key.digest();
         Index::parse(&self.disk.as_ref()?.read_index(name)?, name, size)
+    }
+
+    /// Of indexes: a miss is a blob that was inflated whole.
+    #[must_use]
+    pub fn index_usage(&self) -> Usage {
+        Usage { hits: self.counts.found.value(), misses: self.counts.built.value(), evictions: 0 }
+    }
+
+    /// Of segments; an eviction is a file of the directory, whatever was in it.
+    #[must_use]
+    pub fn segment_usage(&self) -> Usage {
+        Usage {
+            hits: self.counts.hits.value(),
+            misses: self.counts.misses.value(),
+            evictions: self.disk.as_ref().map_or(0, Disk::evictions),
+        }
     }
 
     /// Keeps a segment where it can: on disk, else in memory.

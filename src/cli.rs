@@ -6,6 +6,7 @@ mod context;
 mod copy_tree;
 mod cp;
 mod disk;
+mod log;
 mod ls;
 mod options;
 mod paths;
@@ -27,13 +28,13 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::mount::{self, Leave, MountPoint, Writes, daemon};
 use crate::snapshot::{self, Snapshots};
 use crate::tree::Keeping;
 
+use log::Log;
 pub use status::{ExitStatus, Failure};
 use view::ViewArgs;
 
@@ -46,7 +47,7 @@ const SNAPSHOTS: usize = 32;
 struct Cli {
     #[command(subcommand)]
     command: Command,
-    /// Say more: -v what happens, -vv what is being done
+    /// Say more: -v what happens, -vv what is being done and how long it takes, -vvv each request
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
     /// Say less: failures only
@@ -120,6 +121,10 @@ struct MountArgs {
     /// needs root
     #[arg(long, value_name = "GLOB")]
     kernel_rootfs: Vec<String>,
+    /// Add what there is to say to this file
+    /// [default: standard error in the foreground, else the host's log]
+    #[arg(long, value_name = "FILE")]
+    log: Option<PathBuf>,
     /// Taken from mount(8), and without a meaning here
     #[arg(short = 'n', hide = true)]
     no_mtab: bool,
@@ -165,10 +170,10 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<ExitCode, Failure
             );
         }
     };
-    start_log(&cli);
+    let log = start_log(&cli);
     match cli.command {
         Command::Cache(command) => cache::run(&command),
-        Command::Mount(args) => mount(args),
+        Command::Mount(args) => mount(args, &log),
         Command::Stores(args) => stores::run(&args),
         Command::Ls(args) => ls::run(&args),
         Command::Cat(args) => cat::run(&args),
@@ -202,26 +207,27 @@ fn spelled_out(args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     args
 }
 
-/// Whatever there is to say goes to standard error; `RUST_LOG` outranks -q and -v.
-fn start_log(cli: &Cli) {
+/// `RUST_LOG` outranks -q and -v.
+fn start_log(cli: &Cli) -> Log {
     let level = match cli.verbose {
         _ if cli.quiet => LevelFilter::ERROR,
         0 => LevelFilter::WARN,
         1 => LevelFilter::INFO,
-        _ => LevelFilter::DEBUG,
+        2 => LevelFilter::DEBUG,
+        _ => LevelFilter::TRACE,
     };
-    let filter = EnvFilter::builder().with_default_directive(level.into()).from_env_lossy();
-    let ansi = io::stderr().is_terminal();
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(ansi);
-    log.with_writer(io::stderr).init();
+    Log::start(level, io::stderr().is_terminal())
 }
 
-fn mount(mut args: MountArgs) -> Result<ExitCode, Failure> {
+fn mount(mut args: MountArgs, log: &Log) -> Result<ExitCode, Failure> {
     for list in std::mem::take(&mut args.options) {
         options::apply(&list, &mut args)?;
     }
     if !args.foreground && !daemon::is_daemon() {
         return Ok(daemon::start()?);
+    }
+    if let Some(path) = &args.log {
+        log.go_on_in_file(path).map_err(Failure::Log)?;
     }
     args.mount.kernel_rootfs = view::patterns(&args.kernel_rootfs)?;
     let Some((point, names)) = args.paths.split_last() else {
@@ -250,7 +256,13 @@ fn mount(mut args: MountArgs) -> Result<ExitCode, Failure> {
             _ => "stratafs".into(),
         };
     }
-    let ready = || if daemon::is_daemon() { daemon::detach() } else { Ok(()) };
+    let ready = || {
+        if daemon::is_daemon() {
+            daemon::detach()?;
+            log.detach();
+        }
+        Ok(())
+    };
     mount::serve(Arc::new(tree), &point, &args.mount, ready)?;
     Ok(ExitStatus::Success.into())
 }

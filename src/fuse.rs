@@ -37,6 +37,7 @@ use fuser::{
 
 use crate::backing::Seek;
 use crate::error::Error;
+use crate::metrics::Request as Asked;
 use crate::tree::{Attr, Reader, Sum, Tree};
 
 use attr::{file_attr, file_type, name_only};
@@ -158,8 +159,9 @@ fn threads() -> usize {
     thread::available_parallelism().map_or(2, NonZero::get).clamp(2, 4)
 }
 
-/// What the kernel is told about `err`, which is noted unless it is a plain answer.
+/// What the kernel is told about `err`, which is counted, and noted unless it is a plain answer.
 fn errno(tree: &Tree, err: &Error) -> Errno {
+    tree.metrics().error(err.errno());
     if !err.is_answer() {
         tree.report(err);
     }
@@ -197,16 +199,23 @@ impl Adapter {
     /// Runs a handler that takes its time on a thread of its own, so that others are served
     /// meanwhile. If it panics, or no thread can be had, its reply is dropped, and by that answers
     /// EIO.
-    fn aside(&self, handler: impl FnOnce(&Tree) + Send + 'static) {
+    fn aside(&self, asked: Asked, handler: impl FnOnce(&Tree) + Send + 'static) {
         let tree = Arc::clone(&self.tree);
-        let run = move || handler(&tree);
+        let run = move || {
+            let _timed = tree.metrics().time(asked);
+            handler(&tree);
+        };
         if let Err(err) = thread::Builder::new().name("snapshot".into()).spawn(run) {
             self.tree.report(&Error::io("thread", err));
         }
     }
 
-    /// Runs a handler. If it panics, its reply is dropped, and by that answers EIO.
-    fn guard(&self, request: &'static str, handler: impl FnOnce()) {
+    /// Runs a handler, and counts what it takes. If it panics, its reply is dropped, and by that
+    /// answers EIO.
+    fn guard(&self, asked: Asked, ino: INodeNo, handler: impl FnOnce()) {
+        let _timed = self.tree.metrics().time(asked);
+        let request = asked.name();
+        let _span = tracing::trace_span!("request", request, ino = ino.0).entered();
         if catch_unwind(AssertUnwindSafe(handler)).is_err() {
             let bug = io::Error::other("a defect in stratafs: the request handler panicked");
             self.tree.report(&Error::io(request, bug));
@@ -232,28 +241,28 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        self.guard("lookup", || match self.tree.lookup(parent.0, name) {
+        self.guard(Asked::Lookup, parent, || match self.tree.lookup(parent.0, name) {
             Ok(attr) => reply.entry(&attr.ttl, &self.file_attr(&attr), GENERATION),
             Err(err) => reply.error(self.errno(&err)),
         });
     }
 
     fn forget(&self, _: &Request, ino: INodeNo, count: u64) {
-        self.guard("forget", || match self.unbacked.settle(ino.0, count) {
+        self.guard(Asked::Forget, ino, || match self.unbacked.settle(ino.0, count) {
             0 => {}
             count => self.tree.forget(ino.0, count),
         });
     }
 
     fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        self.guard("getattr", || match self.tree.attr(ino.0) {
+        self.guard(Asked::Getattr, ino, || match self.tree.attr(ino.0) {
             Ok(attr) => reply.attr(&attr.ttl, &self.file_attr(&attr)),
             Err(err) => reply.error(self.errno(&err)),
         });
     }
 
     fn readlink(&self, _: &Request, ino: INodeNo, reply: ReplyData) {
-        self.guard("readlink", || match self.tree.read_link(ino.0) {
+        self.guard(Asked::Readlink, ino, || match self.tree.read_link(ino.0) {
             Ok(target) => reply.data(&target),
             Err(err) => reply.error(self.errno(&err)),
         });
@@ -289,7 +298,7 @@ impl Filesystem for Adapter {
     ) {
         let reader = Reader { uid: request.uid(), pid: request.pid() };
         let size = size as usize;
-        self.guard("read", || {
+        self.guard(Asked::Read, ino, || {
             if let Some(walk) = self.tree.reads(ino.0, offset)
                 && let Err(walk) = self.pusher.follow(walk)
             {
@@ -329,15 +338,17 @@ impl Filesystem for Adapter {
             _ => return reply.error(Errno::EINVAL),
         };
         let Ok(offset) = u64::try_from(offset) else { return reply.error(Errno::ENXIO) };
-        self.guard("lseek", || match self.tree.seek(ino.0, offset, seek).map(i64::try_from) {
-            Ok(Ok(found)) => reply.offset(found),
-            Ok(Err(_)) => reply.error(Errno::EOVERFLOW),
-            Err(err) => reply.error(self.errno(&err)),
+        self.guard(Asked::Lseek, ino, || {
+            match self.tree.seek(ino.0, offset, seek).map(i64::try_from) {
+                Ok(Ok(found)) => reply.offset(found),
+                Ok(Err(_)) => reply.error(Errno::EOVERFLOW),
+                Err(err) => reply.error(self.errno(&err)),
+            }
         });
     }
 
     fn opendir(&self, _: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        self.guard("opendir", || match self.tree.is_immutable(ino.0) {
+        self.guard(Asked::Opendir, ino, || match self.tree.is_immutable(ino.0) {
             Ok(is_immutable) => {
                 let flags = if is_immutable {
                     FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE
@@ -358,7 +369,7 @@ impl Filesystem for Adapter {
         after: u64,
         mut reply: ReplyDirectory,
     ) {
-        self.guard("readdir", || {
+        self.guard(Asked::Readdir, ino, || {
             let read = || self.tree.read_dir(ino.0);
             let listing = match self.open_dirs.listing(handle.0, after, read) {
                 Ok(listing) => listing,
@@ -382,7 +393,7 @@ impl Filesystem for Adapter {
         after: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        self.guard("readdirplus", || {
+        self.guard(Asked::Readdirplus, ino, || {
             let read = || self.tree.read_dir(ino.0);
             let listing = match self.open_dirs.listing(handle.0, after, read) {
                 Ok(listing) => listing,
@@ -417,17 +428,19 @@ impl Filesystem for Adapter {
     fn releasedir(
         &self,
         _: &Request,
-        _: INodeNo,
+        ino: INodeNo,
         handle: FileHandle,
         _: OpenFlags,
         reply: ReplyEmpty,
     ) {
-        self.open_dirs.close(handle.0);
-        reply.ok();
+        self.guard(Asked::Releasedir, ino, || {
+            self.open_dirs.close(handle.0);
+            reply.ok();
+        });
     }
 
-    fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
-        self.guard("statfs", || match self.tree.space() {
+    fn statfs(&self, _: &Request, ino: INodeNo, reply: ReplyStatfs) {
+        self.guard(Asked::Statfs, ino, || match self.tree.space() {
             Ok(space) => {
                 let block = u64::from(BLOCK);
                 let total = space.total / block;
@@ -447,7 +460,7 @@ impl Filesystem for Adapter {
         reply: ReplyXattr,
     ) {
         let reader = Reader { uid: request.uid(), pid: request.pid() };
-        self.guard("getxattr", || match (self.xattrs, Sum::of_xattr(name)) {
+        self.guard(Asked::Getxattr, ino, || match (self.xattrs, Sum::of_xattr(name)) {
             (Xattrs::Hidden, _) => reply.error(Errno::ENOSYS), // the kernel asks no more
             (Xattrs::Shown, None) => match self.tree.xattr(ino.0, name, reader) {
                 Ok(value) => reply_xattr(reply, size, &value),
@@ -463,7 +476,7 @@ impl Filesystem for Adapter {
 
     fn listxattr(&self, request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
         let reader = Reader { uid: request.uid(), pid: request.pid() };
-        self.guard("listxattr", || match self.xattrs {
+        self.guard(Asked::Listxattr, ino, || match self.xattrs {
             // Not ENOSYS: `tar --xattrs` would warn about every file.
             Xattrs::Hidden => reply_xattr(reply, size, b""),
             Xattrs::Shown => match self.tree.xattrs(ino.0, reader) {
@@ -526,7 +539,7 @@ impl Filesystem for Adapter {
             return reply.error(self.errno(&err));
         }
         let name = name.to_owned();
-        self.aside(move |tree| match tree.make_dir(parent.0, &name) {
+        self.aside(Asked::Mkdir, move |tree| match tree.make_dir(parent.0, &name) {
             Ok(attr) => reply.entry(&attr.ttl, &file_attr(&attr), GENERATION),
             Err(err) => reply.error(errno(tree, &err)),
         });
@@ -541,7 +554,7 @@ impl Filesystem for Adapter {
             return reply.error(self.errno(&err));
         }
         let name = name.to_owned();
-        self.aside(move |tree| match tree.remove_dir(parent.0, &name) {
+        self.aside(Asked::Rmdir, move |tree| match tree.remove_dir(parent.0, &name) {
             Ok(()) => reply.ok(),
             Err(err) => reply.error(errno(tree, &err)),
         });

@@ -116,6 +116,7 @@ pub fn serve(
         .and_then(|session| {
             raise_read_ahead(device.as_deref());
             unmount_on_signal(signals, point.to_owned(), device.clone())?;
+            tracing::info!("{}: mounted", point.display());
             if options.kernel_rootfs.is_empty() {
                 ready()?;
                 return session.run();
@@ -132,8 +133,9 @@ pub fn serve(
             })
         })
         .map_err(failed);
-    if served.is_err() {
-        clear(point, device.as_deref());
+    match &served {
+        Ok(()) => tracing::info!("{}: unmounted", point.display()),
+        Err(_) => clear(point, device.as_deref()),
     }
     served
 }

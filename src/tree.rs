@@ -16,6 +16,7 @@ use crate::archive::Flavour;
 use crate::backing::{FileKind, Seek, Time};
 use crate::cache::Cache;
 use crate::error::{Error, Result};
+use crate::metrics::{Kind, Metrics};
 use crate::overlay::Entry;
 use crate::overlay::changes::Changes;
 use crate::overlay::own::OwnEntry;
@@ -39,8 +40,10 @@ mod node;
 mod own;
 mod places;
 mod pods;
+mod recent;
 mod shelf;
 mod snapshots;
+mod stats;
 mod stores;
 mod sums;
 mod volumes;
@@ -49,6 +52,7 @@ mod watch;
 
 pub use names::Filter;
 pub use snapshots::Keeping;
+pub use stats::{Process, Stats};
 pub use sums::Sum;
 pub use walk::{Follow, Found};
 
@@ -213,6 +217,7 @@ pub struct Tree {
     sums: Sums,
     errors: Arc<Journal>,
     events: Journal,
+    metrics: Metrics,
     keeping: Option<Keeping>,
     started: Time,
 }
@@ -234,6 +239,7 @@ impl Tree {
             walks: Walks::default(),
             sums: Sums::default(),
             events: Journal::default(),
+            metrics: Metrics::default(),
             keeping: None,
             started: journal::clock(),
             engines: stores::arrange(stores, &options.filter, &errors),
@@ -335,9 +341,9 @@ impl Tree {
     /// EIO where bytes are damaged or can't be read, ESTALE where a container changed them.
     pub fn read(&self, ino: u64, offset: u64, buf: &mut [u8], reader: Reader) -> Result<usize> {
         let known = self.inodes.get(ino)?;
-        match &*known.node {
-            Node::Document(recipe) => recipe.read_at(offset, buf),
-            Node::Merged { tree, entry, .. } => tree.read(entry, offset, buf),
+        let (kind, read) = match &*known.node {
+            Node::Document(recipe) => (Kind::Document, recipe.read_at(offset, buf)?),
+            Node::Merged { tree, entry, .. } => (Kind::File, tree.read(entry, offset, buf)?),
             Node::Archive(archive) => {
                 let recipe = self.recipe(archive)?;
                 let read = recipe.read_at(offset, buf);
@@ -349,13 +355,15 @@ impl Tree {
                 if archive.is_read_through(offset, read as u64, known.attr.size) {
                     self.note_event(archive, known.attr.size, reader);
                 }
-                Ok(read)
+                (archive.archive.kind(), read)
             }
             Node::Place(_) | Node::Own { .. } => {
-                Err(Error::errno_of(format!("inode {ino}"), Errno::ISDIR))
+                return Err(Error::errno_of(format!("inode {ino}"), Errno::ISDIR));
             }
-            Node::Link(_) => Err(Error::errno_of(format!("inode {ino}"), Errno::INVAL)),
-        }
+            Node::Link(_) => return Err(Error::errno_of(format!("inode {ino}"), Errno::INVAL)),
+        };
+        self.metrics.read(kind, read);
+        Ok(read)
     }
 
     /// The next data or hole at or after `offset`.
@@ -441,6 +449,12 @@ impl Tree {
         self.inodes.trees().iter().filter(|tree| tree.is_gone()).for_each(|tree| {
             self.inodes.let_go(tree);
         });
+    }
+
+    /// What is counted of this mount.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     /// Notes a failure that the kernel was told about, in `.stratafs/errors` and the log.

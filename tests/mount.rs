@@ -17,6 +17,8 @@ mod daemon;
 mod flavours;
 #[path = "mount/kernel.rs"]
 mod kernel;
+#[path = "mount/metrics.rs"]
+mod metrics;
 #[path = "mount/mounted.rs"]
 mod mounted;
 #[path = "mount/overlays.rs"]

@@ -11,6 +11,7 @@ use crate::backing::{Bytes, PackedTree, Root};
 use crate::cache::{Cache, Check};
 use crate::digest::{ChainId, DiffId, Digest, ImageId};
 use crate::error::{Error, Result};
+use crate::metrics::Usage;
 use crate::oci::ImageConfig;
 use crate::overlay::Stack;
 use crate::overlay::changes::{Flavor, changes};
@@ -31,6 +32,7 @@ pub struct Layers {
     cache: Arc<Cache>,
     /// By diff ID, and the version of the blob.
     tables: Mutex<LruCache<(DiffId, u64), Arc<Table>>>,
+    usage: Mutex<Usage>,
 }
 
 /// The files of one layer. Of many readers one reads the tar, and the others wait.
@@ -41,7 +43,8 @@ impl Layers {
     /// Nothing is known yet; what is inflated goes to `cache`.
     #[must_use]
     pub fn new(verify: Verify, cache: Arc<Cache>) -> Layers {
-        Layers { verify, cache, tables: Mutex::new(LruCache::new(TABLES)) }
+        let tables = Mutex::new(LruCache::new(TABLES));
+        Layers { verify, cache, tables, usage: Mutex::default() }
     }
 
     /// The uncompressed tar of a layer that is a blob.
@@ -113,13 +116,21 @@ impl Layers {
         Ok(dirs)
     }
 
+    /// Of the tables of layers that are blobs.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        *lock(&self.usage)
+    }
+
     fn table(&self, blob: &Blob, diff_id: DiffId) -> Result<(Arc<PackedTree>, Arc<Root>)> {
         let key = (diff_id, blob.bytes.version());
         let table = Arc::clone(lock(&self.tables).get_or_insert(key, Arc::default));
         let mut known = lock(&table.0);
+        lock(&self.usage).asked(known.is_some());
         if let Some(found) = &*known {
             return Ok(found.clone());
         }
+        let _span = tracing::debug_span!("read layer", %diff_id).entered();
         let bytes = self.blob(blob, diff_id)?;
         let tree = Arc::new(tree::read(&bytes, diff_id.0.prefix())?);
         let root = Root::packed(Arc::clone(&tree), format!("layer {diff_id}"));
@@ -146,6 +157,7 @@ impl Layers {
         let kept = kept.count().max(1);
         while tables.len() > kept {
             tables.pop_lru();
+            lock(&self.usage).evictions += 1;
         }
     }
 }

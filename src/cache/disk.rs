@@ -22,6 +22,7 @@ mod turn;
 
 use crate::digest::Digest;
 use crate::error::{Error, Result};
+use crate::metrics::Counter;
 
 /// Largest index that is read, in bytes.
 const INDEX_MAX: u64 = 256 << 20;
@@ -44,6 +45,7 @@ pub struct Disk {
     opened: u128,
     names: AtomicU64,
     has_warned: AtomicBool,
+    evicted: Counter,
 }
 
 /// What a cache holds.
@@ -88,6 +90,7 @@ impl Disk {
             opened: SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_nanos()),
             names: AtomicU64::new(0),
             has_warned: AtomicBool::new(false),
+            evicted: Counter::default(),
         };
         let probe = disk.temporary();
         fs::write(&probe, b"").and_then(|()| fs::remove_file(&probe)).map_err(failed)?;
@@ -118,6 +121,11 @@ impl Disk {
     pub fn prune(&self, bytes: u64) -> Result<u64> {
         let (before, after) = self.shrink(bytes).map_err(|err| Error::io(&self.path, err))?;
         Ok(before - after)
+    }
+
+    /// How many files had to go to make room.
+    pub(super) fn evictions(&self) -> u64 {
+        self.evicted.value()
     }
 
     pub(super) fn read_index(&self, key: Digest) -> Option<Vec<u8>> {
@@ -243,7 +251,10 @@ impl Disk {
                 break;
             }
             match fs::remove_file(&file.path) {
-                Ok(()) => held -= file.size,
+                Ok(()) => {
+                    self.evicted.add(1);
+                    held -= file.size;
+                }
                 // Another daemon was faster.
                 Err(err) if err.kind() == io::ErrorKind::NotFound => held -= file.size,
                 Err(err) => return Err(err),

@@ -99,17 +99,24 @@ impl Inflated {
 
     /// Fills `buf` from byte `within` of a segment on.
     fn read_segment(&self, segment: u64, within: u64, buf: &mut [u8]) -> Result<()> {
+        let counts = &self.cache.counts;
         if self.read_stored(segment, within, buf).is_some() {
+            counts.hits.add(1);
             return Ok(());
         }
         let mut cursor = lock(&self.cursor);
         // Somebody else may have inflated it meanwhile.
         if self.read_stored(segment, within, buf).is_some() {
+            counts.hits.add(1);
             return Ok(());
         }
         let bytes = match self.cache.recent(self.key.output, segment) {
-            Some(bytes) => bytes,
+            Some(bytes) => {
+                counts.hits.add(1);
+                bytes
+            }
             None => {
+                counts.misses.add(1);
                 let bytes = self.inflate(&mut cursor, segment)?;
                 self.cache.keep(self.key.output, segment, &bytes);
                 bytes.into()

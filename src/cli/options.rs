@@ -85,6 +85,7 @@ fn apply_value(key: &str, value: &str, args: &mut MountArgs) -> Result<(), Strin
         "cache-size" => args.view.cache.size = Some(parse_size(value)?),
         "watch" => args.watch = choice(value)?,
         "state" => args.state = Some(value.into()),
+        "log" => args.log = Some(value.into()),
         "snapshot-limit" => {
             args.snapshot_limit = Some(value.parse().map_err(|_| "not a number".to_owned())?);
         }

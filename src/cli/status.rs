@@ -66,6 +66,8 @@ pub enum Failure {
     Output(io::Error),
     /// The directory of snapshots.
     Snapshots(Error),
+    /// The file of the log.
+    Log(Error),
     /// No store was named, and none was found: on this host, or on that disk.
     NoStore(Option<PathBuf>),
     /// No store has that namespace.
@@ -90,7 +92,7 @@ impl Failure {
             Failure::Mount(err) => mount_status(err),
             Failure::Store(err) => store_status(err),
             Failure::Cache(_) => ExitStatus::Failure,
-            Failure::Read(_) | Failure::Snapshots(_) => ExitStatus::Failure,
+            Failure::Read(_) | Failure::Snapshots(_) | Failure::Log(_) => ExitStatus::Failure,
         }
     }
 }
@@ -147,6 +149,7 @@ impl fmt::Display for Failure {
             Failure::Store(err) => write!(f, "{err}"),
             Failure::Cache(err) => write!(f, "{err}"),
             Failure::Snapshots(err) => write!(f, "{err}"),
+            Failure::Log(err) => write!(f, "{err}"),
             Failure::Read(err) => write!(f, "{err}"),
         }
     }
@@ -160,6 +163,7 @@ impl std::error::Error for Failure {
             Failure::Store(err) => Some(err),
             Failure::Cache(err) => Some(err),
             Failure::Snapshots(err) => Some(err),
+            Failure::Log(err) => Some(err),
             Failure::Read(err) => Some(err),
             Failure::Usage(_) | Failure::NoStore(_) | Failure::NoNamespace { .. } => None,
         }

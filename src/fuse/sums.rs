@@ -16,8 +16,9 @@ use std::time::Duration;
 
 use fuser::{Errno, ReplyXattr};
 
-use super::reply_xattr;
+use super::{errno, reply_xattr};
 use crate::error::Error;
+use crate::metrics::Request;
 use crate::sum::Cancel;
 use crate::tree::{Sum, Tree};
 
@@ -133,16 +134,12 @@ impl Shared {
     }
 
     fn run(&self, job: &Job) {
+        let _timed = self.tree.metrics().time(Request::Checksum);
         let result = self.tree.sum(job.ino, job.sum, &job.cancel);
         let Some(reply) = job.take_reply() else { return };
         match result {
             Ok(value) => reply_xattr(reply, job.size, &value),
-            Err(err) => {
-                if !err.is_answer() {
-                    self.tree.report(&err);
-                }
-                reply.error(Errno::from_i32(err.errno().raw_os_error()));
-            }
+            Err(err) => reply.error(errno(&self.tree, &err)),
         }
     }
 

@@ -20,6 +20,7 @@ use crate::backing::{Fingerprint, Time};
 use crate::cache::Cache;
 use crate::digest::{ChainId, Digest, ImageId};
 use crate::error::{Error, Result};
+use crate::metrics::{Kind, Usage};
 use crate::oci::ImageConfig;
 use crate::overlay::Stack;
 use crate::recipe::{Recipe, Verify};
@@ -61,6 +62,20 @@ impl Archive {
     /// `layer.tar` of that layer, at that place of an image.
     pub(super) fn of_layer(id: ImageId, index: usize, layer: &Layer) -> Archive {
         Archive::Layer(id, index, layer.chain_id, is_exact(layer))
+    }
+
+    /// What reading it counts as.
+    pub(super) fn kind(&self) -> Kind {
+        match self {
+            Archive::Save { .. } | Archive::Live(Live::Container(_, Part::Save)) => Kind::Save,
+            Archive::Image(_) | Archive::Live(Live::Container(_, Part::Export | Part::Full)) => {
+                Kind::Export
+            }
+            Archive::Blob(..) => Kind::Blob,
+            Archive::Layer(..) => Kind::Layer,
+            Archive::Live(Live::Container(_, Part::Diff)) => Kind::Diff,
+            Archive::Live(Live::Volume(_)) => Kind::Volume,
+        }
     }
 
     /// What its bytes hang on, over mounts: for a layer only the layers, whichever image shows it.
@@ -147,6 +162,16 @@ impl Archives {
         for (key, _) in held.iter().filter(|(_, recipe)| recipe.is_gone()) {
             self.held().remove(key);
         }
+    }
+
+    /// Of recipes, as they are looked up.
+    pub(super) fn usage(&self) -> Usage {
+        self.made.usage()
+    }
+
+    /// Of the files of layers that are blobs.
+    pub(super) fn layer_usage(&self) -> Usage {
+        self.layers.usage()
     }
 
     fn held(&self) -> MutexGuard<'_, Weighed<Key, Arc<Recipe>>> {
@@ -287,6 +312,7 @@ impl Tree {
     }
 
     fn make(&self, shelf: &Arc<Shelf>, archive: &Archive, files: u64) -> Result<Made> {
+        let _span = tracing::debug_span!("make archive", archive = archive.key()).entered();
         match archive {
             Archive::Save { images, base, .. } if files != 0 => {
                 self.make_stored(shelf, images, *base, files)

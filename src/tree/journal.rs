@@ -19,33 +19,26 @@ pub(super) struct Journal(Mutex<VecDeque<String>>);
 
 impl Journal {
     /// Adds a line; control characters in it are escaped. The same line twice in a row counts once:
-    /// the kernel asks again for what failed.
-    pub(super) fn push(&self, line: &str) {
-        let mut escaped = String::with_capacity(line.len() + 1);
-        for character in line.chars() {
-            if escaped.len() > LONGEST {
-                break;
-            }
-            match character.is_control() {
-                true => escaped.extend(character.escape_default()),
-                false => escaped.push(character),
-            }
-        }
+    /// the kernel asks again for what failed. Whether it was new.
+    pub(super) fn push(&self, line: &str) -> bool {
+        let mut escaped = escaped(line);
         escaped.push('\n');
         let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if lines.back() == Some(&escaped) {
-            return;
+            return false;
         }
         if lines.len() == KEPT {
             lines.pop_front();
         }
         lines.push_back(escaped);
+        true
     }
 
     /// Notes something that is no failure, here and in the log.
     pub(super) fn note(&self, what: &str) {
-        tracing::warn!("{what}");
-        self.push(&format!("{} {what}", now()));
+        if self.push(&format!("{} {what}", now())) {
+            tracing::warn!("{}", escaped(what));
+        }
     }
 
     /// Notes a failure, here and in the log.
@@ -58,6 +51,21 @@ impl Journal {
         let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         lines.iter().flat_map(|line| line.bytes()).collect()
     }
+}
+
+/// A line that does what it should in a file and on a terminal, and no longer than [`LONGEST`].
+fn escaped(line: &str) -> String {
+    let mut escaped = String::with_capacity(line.len() + 1);
+    for character in line.chars() {
+        if escaped.len() > LONGEST {
+            break;
+        }
+        match character.is_control() {
+            true => escaped.extend(character.escape_default()),
+            false => escaped.push(character),
+        }
+    }
+    escaped
 }
 
 /// The time of day, in whole seconds.

@@ -227,6 +227,7 @@ impl Tree {
     /// What makes `new` of `old`, worked out once under that key.
     pub(super) fn changes(&self, key: Key, new: &Stack, old: &Stack) -> Result<Arc<Changes>> {
         let flavor = self.comparison();
+        let _span = tracing::debug_span!("compare", what = key.1).entered();
         self.diffs.get_or_make(key, || changes::changes(new, old, flavor).map(Arc::new))
     }
 

@@ -10,6 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use lru::LruCache;
 
 use crate::error::{Error, Result};
+use crate::metrics::Usage;
 
 /// Something whose memory is counted.
 pub(super) trait Weigh {
@@ -45,16 +46,20 @@ impl<K: Hash + Eq + Clone, V: Weigh + Clone> Weighed<K, V> {
         }
     }
 
-    pub(super) fn put(&mut self, key: K, value: V) {
+    /// Keeps `value`; how many others had to go.
+    pub(super) fn put(&mut self, key: K, value: V) -> u64 {
         self.weight += value.weight();
         if let Some((_, old)) = self.values.push(key, value) {
             self.weight -= old.weight();
         }
+        let mut gone = 0;
         while self.weight > self.bound && self.values.len() > 1 {
             if let Some((_, old)) = self.values.pop_lru() {
                 self.weight -= old.weight();
+                gone += 1;
             }
         }
+        gone
     }
 }
 
@@ -66,6 +71,7 @@ pub(super) struct Memo<K: Hash + Eq, V>(Mutex<State<K, V>>);
 struct State<K: Hash + Eq, V> {
     known: Weighed<K, V>,
     under_way: HashMap<K, Arc<Work<V>>>,
+    usage: Usage,
 }
 
 /// An answer that somebody is working out.
@@ -79,7 +85,7 @@ impl<K: Hash + Eq + Clone, V: Weigh + Clone> Memo<K, V> {
     /// Nothing yet; `bound` is how many bytes it may come to weigh.
     pub(super) fn new(bound: usize) -> Memo<K, V> {
         let known = Weighed::new(bound);
-        Memo(Mutex::new(State { known, under_way: HashMap::new() }))
+        Memo(Mutex::new(State { known, under_way: HashMap::new(), usage: Usage::default() }))
     }
 
     /// The answer, where it is known.
@@ -102,22 +108,33 @@ impl<K: Hash + Eq + Clone, V: Weigh + Clone> Memo<K, V> {
     pub(super) fn get_or_make(&self, key: K, make: impl FnOnce() -> Result<V>) -> Result<V> {
         let work = {
             let mut state = self.lock();
-            if let Some(known) = state.known.get(&key) {
-                return Ok(known.clone());
+            if let Some(known) = state.known.get(&key).cloned() {
+                state.usage.asked(true);
+                return Ok(known);
             }
             match state.under_way.entry(key.clone()) {
                 Entry::Occupied(entry) => {
                     let work = Arc::clone(entry.get());
+                    state.usage.asked(true);
                     drop(state);
                     return work.wait();
                 }
-                Entry::Vacant(entry) => Arc::clone(entry.insert(Arc::default())),
+                Entry::Vacant(entry) => {
+                    let work = Arc::clone(entry.insert(Arc::default()));
+                    state.usage.asked(false);
+                    work
+                }
             }
         };
         let mut worker = Worker { memo: self, key, work, answer: None };
         let made = make();
         worker.answer = Some(again(&made));
         made
+    }
+
+    /// How often [`Memo::get_or_make`] had the answer, also where somebody was at it.
+    pub(super) fn usage(&self) -> Usage {
+        self.lock().usage
     }
 
     fn lock(&self) -> MutexGuard<'_, State<K, V>> {
@@ -159,7 +176,8 @@ impl<K: Hash + Eq + Clone, V: Weigh + Clone> Drop for Worker<'_, K, V> {
             let mut state = self.memo.lock();
             state.under_way.remove(&self.key);
             if let Ok(value) = &answer {
-                state.known.put(self.key.clone(), value.clone());
+                let gone = state.known.put(self.key.clone(), value.clone());
+                state.usage.evictions += gone;
             }
         }
         *lock(&self.work.answer) = Some(answer);
@@ -222,6 +240,7 @@ mod tests {
         assert!(answers.iter().all(|answer| matches!(answer, Ok(5))));
         assert_eq!(count, 1);
         assert_eq!(memo.get_or_make(7, || panic!("it is known")).unwrap(), 5);
+        assert_eq!(memo.usage(), Usage { hits: 64, misses: 1, evictions: 0 });
     }
 
     #[test]
@@ -249,7 +268,7 @@ mod tests {
             values.put(key, weight);
         }
         assert_eq!(values.get(&1), Some(&4));
-        values.put(3, 4);
+        assert_eq!(values.put(3, 4), 1);
         assert_eq!([1, 2, 3].map(|key| values.get(&key).copied()), [Some(4), None, Some(4)]);
         values.put(4, 100);
         assert_eq!([1, 3, 4].map(|key| values.get(&key).copied()), [None, None, Some(100)]);

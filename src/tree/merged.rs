@@ -3,17 +3,18 @@
 use std::ffi::{OsStr, OsString};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lru::LruCache;
 use rustix::io::Errno;
 
 use super::inodes::Identity;
 use super::node::Node;
+use super::recent::Recent;
 use super::{Attr, Child, FRESH, IMMUTABLE, Symlinks, Tree};
 use crate::backing::{Access, BackingFile, FileKind, Fingerprint, Seek, Time};
 use crate::error::{Error, Result};
+use crate::metrics::Usage;
 use crate::overlay::{Entry, Place, Stack};
 use crate::store::shown_id;
 use crate::windows::records::{self, Around, XATTR_BACKUP, XATTR_MAX};
@@ -247,24 +248,28 @@ impl MergedTree {
 
 /// Directories that were listed last, by inode number.
 #[derive(Debug)]
-pub(super) struct DirectoryCache<T>(Mutex<LruCache<u64, Arc<Listed<T>>>>);
+pub(super) struct DirectoryCache<T>(Recent<u64, Arc<Listed<T>>>);
 
 impl<T> Default for DirectoryCache<T> {
     fn default() -> DirectoryCache<T> {
-        DirectoryCache(Mutex::new(LruCache::new(DIRECTORIES)))
+        DirectoryCache(Recent::new(DIRECTORIES))
     }
 }
 
 impl<T> DirectoryCache<T> {
     pub(super) fn get(&self, ino: u64) -> Option<Arc<Listed<T>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&ino).cloned()
+        self.0.get(&ino)
     }
 
     /// Keeps what a directory holds now.
     pub(super) fn put(&self, ino: u64, entries: Vec<T>) -> Arc<Listed<T>> {
         let listed = Arc::new(Listed { entries, listed: Instant::now() });
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).put(ino, Arc::clone(&listed));
+        self.0.put(ino, Arc::clone(&listed));
         listed
+    }
+
+    pub(super) fn usage(&self) -> Usage {
+        self.0.usage()
     }
 }
 

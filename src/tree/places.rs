@@ -149,8 +149,8 @@ impl Tree {
             Place::Empty | Place::Combined(_) => Vec::new(),
             Place::Control => {
                 let kept = self.has_snapshots().then_some("snapshots");
-                let names = ["errors", "events", "refresh"].into_iter().chain(kept);
-                names.chain(["version"]).map(Listed::dear).collect()
+                let names = ["errors", "events", "metrics", "refresh"].into_iter().chain(kept);
+                names.chain(["stats.json", "version"]).map(Listed::dear).collect()
             }
         };
         let child = |listed: Listed| Child {
@@ -269,6 +269,8 @@ impl Tree {
             "version" => format!("{}\n", env!("CARGO_PKG_VERSION")).into_bytes(),
             "errors" => self.errors.text(),
             "events" => self.events.text(),
+            "metrics" => self.stats().prometheus().into_bytes(),
+            "stats.json" => self.stats().json()?,
             "refresh" => {
                 self.engines.iter().for_each(|engine| engine.refresh());
                 b"refreshed\n".to_vec()

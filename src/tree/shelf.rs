@@ -6,16 +6,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use lru::LruCache;
-
 use super::CHECKED;
 use super::journal::Journal;
 use super::names::{Filter, Names};
+use super::recent::Recent;
 use super::watch::Watcher;
 use crate::archive::mtime_of;
 use crate::backing::Time;
 use crate::digest::{ContainerId, Digest, ImageId};
 use crate::error::{Error, Result};
+use crate::metrics::{Counter, Usage};
 use crate::oci::ImageConfig;
 use crate::store::{Container, Generation, Image, LayerStore};
 
@@ -65,8 +65,10 @@ pub(super) struct Shelf {
     current: Mutex<Option<Current>>,
     /// Whether it was read since somebody asked.
     is_news: AtomicBool,
-    configs: Mutex<LruCache<ImageId, Arc<Config>>>,
-    images: Mutex<LruCache<ImageId, Arc<Loaded>>>,
+    configs: Recent<ImageId, Arc<Config>>,
+    images: Recent<ImageId, Arc<Loaded>>,
+    /// How often the store was read.
+    catalogs: Counter,
     errors: Arc<Journal>,
 }
 
@@ -86,11 +88,10 @@ impl Shelf {
         filter: Filter,
         errors: Arc<Journal>,
     ) -> Shelf {
-        let configs = Mutex::new(LruCache::new(CONFIGS));
-        let images = Mutex::new(LruCache::new(IMAGES));
+        let (configs, images) = (Recent::new(CONFIGS), Recent::new(IMAGES));
         let (watcher, current) = (OnceLock::new(), Mutex::new(None));
-        let is_news = AtomicBool::new(false);
-        Shelf { name, store, filter, watcher, current, is_news, configs, images, errors }
+        let (is_news, catalogs) = (AtomicBool::new(false), Counter::default());
+        Shelf { name, store, filter, watcher, current, is_news, configs, images, catalogs, errors }
     }
 
     /// Listens from now on to what happens to the store, where a thread can be had for it.
@@ -125,13 +126,14 @@ impl Shelf {
             *lock(&self.current) = Some(Current { checked, place, ..last.clone() });
             return Ok(Arc::clone(&last.names));
         }
+        self.catalogs.add(1);
         let catalog = self.store.catalog()?;
         self.report_damage(last.as_ref(), &catalog.damaged);
         let names = Arc::new(Names::new(catalog, &self.filter));
         let current = Current { names: Arc::clone(&names), generation, checked, place };
         *lock(&self.current) = Some(current);
-        lock(&self.configs).clear();
-        lock(&self.images).clear();
+        self.configs.clear();
+        self.images.clear();
         self.is_news.store(true, Ordering::Release);
         Ok(names)
     }
@@ -182,14 +184,14 @@ impl Shelf {
     /// # Errors
     /// Fails as the store does, and when the config makes no sense.
     pub(super) fn config(&self, id: ImageId) -> Result<Arc<Config>> {
-        if let Some(config) = lock(&self.configs).get(&id) {
-            return Ok(Arc::clone(config));
+        if let Some(config) = self.configs.get(&id) {
+            return Ok(config);
         }
         let bytes = self.store.config(id)?;
         let parsed =
             ImageConfig::parse(&bytes).map_err(|why| Error::corrupt(format!("image {id}"), why))?;
         let config = Arc::new(Config { bytes, parsed });
-        lock(&self.configs).put(id, Arc::clone(&config));
+        self.configs.put(id, Arc::clone(&config));
         Ok(config)
     }
 
@@ -198,19 +200,25 @@ impl Shelf {
     /// # Errors
     /// Fails as the store does, and when the config makes no sense.
     pub(super) fn image(&self, id: ImageId) -> Result<Arc<Loaded>> {
-        if let Some(loaded) = lock(&self.images).get(&id) {
-            return Ok(Arc::clone(loaded));
+        if let Some(loaded) = self.images.get(&id) {
+            return Ok(loaded);
         }
         let config = self.config(id)?;
         let before = self.generation();
         let loaded = Arc::new(Loaded { image: self.store.image(id)?, config });
-        let mut images = lock(&self.images);
         // What was forgotten meanwhile must not come back.
-        if self.generation() == before {
-            images.put(id, Arc::clone(&loaded));
-        }
-        drop(images);
+        self.images.put_if(id, Arc::clone(&loaded), || self.generation() == before);
         Ok(loaded)
+    }
+
+    /// How often the store was read.
+    pub(super) fn catalogs(&self) -> u64 {
+        self.catalogs.value()
+    }
+
+    /// Of images, and of their configs.
+    pub(super) fn usage(&self) -> (Usage, Usage) {
+        (self.images.usage(), self.configs.usage())
     }
 
     /// A container as it is now.

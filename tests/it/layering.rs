@@ -23,7 +23,7 @@ const LAYERS: [&[&str]; 19] = [
     &["snapshot"],
     &["time"],
     &["backing"],
-    &["digest", "error"],
+    &["digest", "error", "metrics"],
 ];
 
 /// A file of the sources, without its comments.

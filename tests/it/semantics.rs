@@ -104,6 +104,7 @@ fn every_promise_names_its_test_and_every_test_its_promise() {
         "mount/daemon",
         "mount/flavours",
         "mount/kernel",
+        "mount/metrics",
         "mount/windows",
     ];
     let all: BTreeSet<String> =
@@ -135,7 +136,8 @@ fn the_mount_holds_images_containers_and_ids() {
     assert_eq!(view.names("by-id/images"), ids);
     let link = view.link(&format!("by-id/containers/{}", sample.web.id));
     assert_eq!(link, "../../containers/web");
-    assert_eq!(view.names(".stratafs"), ["errors", "events", "refresh", "version"]);
+    let control = ["errors", "events", "metrics", "refresh", "stats.json", "version"];
+    assert_eq!(view.names(".stratafs"), control);
     assert_eq!(view.text(".stratafs/version"), concat!(env!("CARGO_PKG_VERSION"), "\n"));
     assert!(view.text("README").contains("docker load"));
 }

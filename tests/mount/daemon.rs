@@ -87,6 +87,32 @@ fn mount_returns_when_the_tree_can_be_used_and_umount_ends_the_daemon() {
 }
 
 #[test]
+fn a_daemon_says_in_its_log_what_it_does() {
+    let Some(sample) = mountable() else { return };
+    let point = Point::new();
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("log");
+    fs::write(&log, "of yesterday\n").unwrap();
+    let (store, at) = (sample.path().as_os_str(), point.path().as_os_str());
+    let words = ["mount", "-vvv", "--log"].map(OsStr::new);
+    let mounted = run(&[&words[..], &[log.as_os_str(), store, at]].concat());
+    assert_eq!(mounted.status.code(), Some(0), "{mounted:?}");
+    assert!(mounted.stderr.is_empty(), "{mounted:?}");
+    fs::read(point.path().join("images/app:1/save.tar")).unwrap();
+    assert_eq!(run(&["umount".as_ref(), at]).status.code(), Some(0));
+    let said = || fs::read_to_string(&log).unwrap();
+    wait_until("the last line", || said().contains(": unmounted"));
+    let said = said();
+    assert!(said.starts_with("of yesterday\n") && said.contains(": mounted"), "{said}");
+    let layer = said.lines().find(|line| line.contains("make archive{archive=\"layer "));
+    assert!(layer.unwrap().contains("DEBUG") && layer.unwrap().contains("time.busy="), "{said}");
+    let read = said.lines().find(|line| line.contains("request{request=\"read\" ino="));
+    assert!(read.unwrap().contains("TRACE"), "{said}");
+    let refused = run(&[&words[..], &[dir.path().as_os_str(), store, at]].concat());
+    assert_eq!(refused.status.code(), Some(1), "a directory is no log: {refused:?}");
+}
+
+#[test]
 fn sigterm_unmounts() {
     let Some(sample) = mountable() else { return };
     for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
