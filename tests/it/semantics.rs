@@ -104,6 +104,9 @@ fn every_promise_names_its_test_and_every_test_its_promise() {
         "mount/daemon",
         "mount/flavours",
         "mount/kernel",
+        "mount/overlays",
+        "mount/push",
+        "mount/readers",
         "mount/windows",
     ];
     let all: BTreeSet<String> =
