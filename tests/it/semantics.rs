@@ -105,6 +105,9 @@ fn every_promise_names_its_test_and_every_test_its_promise() {
         "mount/flavours",
         "mount/kernel",
         "mount/metrics",
+        "mount/overlays",
+        "mount/push",
+        "mount/readers",
         "mount/windows",
     ];
     let all: BTreeSet<String> =
@@ -1033,7 +1036,7 @@ fn snapshots_of_a_removed_container_are_told() {
     let Some(sample) = sample() else { return };
     let state = tempfile::tempdir().unwrap();
     let view = keeping_view(&sample, state.path());
-    assert_eq!(view.names(".stratafs"), ["errors", "events", "refresh", "snapshots", "version"]);
+    assert_eq!(view.names(".stratafs"), ["errors", "events", "metrics", "refresh", "snapshots", "stats.json", "version"]);
     let place = view.attr("containers/web/snapshots").unwrap().ino;
     view.tree.make_dir(place, "one".as_ref()).unwrap();
     assert_eq!(view.text(".stratafs/snapshots"), "", "its container shows it");
