@@ -1,9 +1,9 @@
 //! The directory of a cache: files that are whole or not there, and no more of them than there is
 //! room for.
 //!
-//! `data/HH/DIGEST.NUMBER` are segments, `index/DIGEST` indexes; `tmp/` holds what is being written.
-//! The least recently used segments go first, then indexes; when a file was used is its time of
-//! access, which is set for it.
+//! `data/HH/DIGEST.NUMBER` are segments, `index/DIGEST` indexes, `outline/DIGEST` outlines of layers'
+//! tars; `tmp/` holds what is being written. The least recently used segments go first, then the
+//! others; when a file was used is its time of access, which is set for it.
 
 use std::fs::{self, DirBuilder, File, FileTimes};
 use std::io;
@@ -14,6 +14,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use super::SEGMENT;
+use super::kept::{KeptFile, NewFile};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 
@@ -60,6 +61,17 @@ pub struct Stats {
     pub indexes: u64,
     /// Their bytes.
     pub index_bytes: u64,
+    /// Outlines of layers' tars.
+    pub outlines: u64,
+    /// Their bytes.
+    pub outline_bytes: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Segment,
+    Index,
+    Outline,
 }
 
 /// A file of the cache.
@@ -67,7 +79,7 @@ struct Stored {
     path: PathBuf,
     size: u64,
     used: SystemTime,
-    is_index: bool,
+    kind: Kind,
 }
 
 impl Disk {
@@ -77,13 +89,14 @@ impl Disk {
     /// Fails where it can't be made or written, or others may write to it.
     pub fn open(path: &Path, bound: u64) -> Result<Disk> {
         let failed = |err| Error::io(path, err);
-        for part in ["data", "index", "tmp"] {
-            make_dir(&path.join(part)).map_err(failed)?;
-        }
-        let stat = fs::metadata(path).map_err(failed)?;
         let own = rustix::process::geteuid().as_raw();
-        if stat.uid() != own || stat.mode() & 0o022 != 0 {
-            return Err(Error::invalid(path, "others than this user may write to it"));
+        for part in ["data", "index", "outline", "tmp", ""] {
+            let part = path.join(part);
+            make_dir(&part).map_err(failed)?;
+            let stat = fs::metadata(&part).map_err(failed)?;
+            if stat.uid() != own || stat.mode() & 0o022 != 0 {
+                return Err(Error::invalid(part, "others than this user may write to it"));
+            }
         }
         let disk = Disk {
             path: path.to_owned(),
@@ -105,9 +118,10 @@ impl Disk {
     pub fn stats(&self) -> Result<Stats> {
         let mut stats = Stats::default();
         for file in self.files().map_err(|err| Error::io(&self.path, err))? {
-            let (count, bytes) = match file.is_index {
-                true => (&mut stats.indexes, &mut stats.index_bytes),
-                false => (&mut stats.segments, &mut stats.segment_bytes),
+            let (count, bytes) = match file.kind {
+                Kind::Segment => (&mut stats.segments, &mut stats.segment_bytes),
+                Kind::Index => (&mut stats.indexes, &mut stats.index_bytes),
+                Kind::Outline => (&mut stats.outlines, &mut stats.outline_bytes),
             };
             *count += 1;
             *bytes += file.size;
@@ -141,6 +155,20 @@ impl Disk {
         self.write(&self.index_path(key), bytes)
     }
 
+    pub(super) fn open_outline(&self, key: Digest) -> Option<KeptFile> {
+        KeptFile::open(self.outline_path(key))
+    }
+
+    /// Whether it was written.
+    pub(super) fn write_outline(&self, key: Digest, bytes: &[u8]) -> bool {
+        self.write(&self.outline_path(key), bytes)
+    }
+
+    /// A file to be written that will take some `size` bytes, where there is room for them.
+    pub(super) fn new_outline(&self, key: Digest, size: u64) -> Option<NewFile<'_>> {
+        self.tell(self.create(&self.outline_path(key), size))?
+    }
+
     pub(super) fn open_segment(&self, output: Digest, segment: u64) -> Option<File> {
         let file = open(&self.segment_path(output, segment))?;
         touch(&file, &file.metadata().ok()?);
@@ -164,6 +192,10 @@ impl Disk {
         self.path.join("index").join(key.hex())
     }
 
+    fn outline_path(&self, key: Digest) -> PathBuf {
+        self.path.join("outline").join(key.hex())
+    }
+
     fn segment_path(&self, output: Digest, segment: u64) -> PathBuf {
         let hex = output.hex();
         self.path.join("data").join(&hex[..2]).join(format!("{hex}.{segment}"))
@@ -177,36 +209,49 @@ impl Disk {
 
     /// Writes a file whole, or not at all.
     fn write(&self, path: &Path, bytes: &[u8]) -> bool {
-        let written = self.make_room(bytes.len() as u64).and_then(|has_room| {
-            if has_room { self.put(path, bytes).map(|()| true) } else { Ok(false) }
+        let written = self.create(path, bytes.len() as u64).and_then(|file| {
+            let Some(mut file) = file else { return Ok(false) };
+            file.put(bytes)?;
+            file.name_it().map(|()| true)
         });
-        written.unwrap_or_else(|err| {
-            if !self.has_warned.swap(true, Ordering::Relaxed) {
-                tracing::warn!("{}: nothing is kept here: {err}", self.path.display());
-            }
-            false
-        })
+        self.tell(written).unwrap_or(false)
     }
 
-    fn put(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    /// A file to be written, where there is room for `bytes`.
+    fn create(&self, path: &Path, bytes: u64) -> io::Result<Option<NewFile<'_>>> {
+        if !self.make_room(bytes)? {
+            return Ok(None);
+        }
         if let Some(parent) = path.parent() {
             make_dir(parent)?;
         }
-        let temporary = self.temporary();
-        let written = fs::write(&temporary, bytes).and_then(|()| fs::rename(&temporary, path));
-        if written.is_err() {
-            // It may not even be there; what is left behind goes later.
-            let _ = fs::remove_file(&temporary);
-        }
-        written?;
+        NewFile::create(self, path, self.temporary()).map(Some)
+    }
+
+    /// Says once that nothing can be written here.
+    pub(super) fn tell<T>(&self, result: io::Result<T>) -> Option<T> {
+        let failed = |err| {
+            if !self.has_warned.swap(true, Ordering::Relaxed) {
+                tracing::warn!("{}: nothing is kept here: {err}", self.path.display());
+            }
+        };
+        result.map_err(failed).ok()
+    }
+
+    /// Counts what was written.
+    pub(super) fn count(&self, bytes: u64) {
         let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
-        room.held += bytes.len() as u64;
-        room.written += bytes.len() as u64;
-        Ok(())
+        room.held += bytes;
+        room.written += bytes;
+    }
+
+    /// Whether the disk's part stays free after `bytes` more.
+    pub(super) fn has_space(&self, bytes: u64) -> io::Result<bool> {
+        self.missing_on_disk(bytes).map(|missing| missing == 0)
     }
 
     /// Whether there is room for `bytes` more, once the least recently used have gone.
-    fn make_room(&self, bytes: u64) -> io::Result<bool> {
+    pub(super) fn make_room(&self, bytes: u64) -> io::Result<bool> {
         let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
         // Others write here, too: it is looked at again after a while.
         if !room.is_known || room.written > self.bound / 16 {
@@ -219,7 +264,7 @@ impl Disk {
             let (_, held) = self.shrink(room.held.saturating_sub(lacking.max(self.bound / 16)))?;
             *room = Room { is_known: true, held, written: 0 };
         }
-        Ok(room.held.saturating_add(bytes) <= self.bound && self.missing_on_disk(bytes)? == 0)
+        Ok(room.held.saturating_add(bytes) <= self.bound && self.has_space(bytes)?)
     }
 
     /// How many bytes the disk lacks so that its part stays free after `bytes` more.
@@ -233,7 +278,7 @@ impl Disk {
     /// What it holds before and after.
     fn shrink(&self, bound: u64) -> io::Result<(u64, u64)> {
         let mut files = self.files()?;
-        files.sort_by_key(|file| (file.is_index, file.used));
+        files.sort_by_key(|file| (file.kind != Kind::Segment, file.used));
         let before: u64 = files.iter().map(|file| file.size).sum();
         let mut held = before;
         for file in &files {
@@ -268,22 +313,23 @@ impl Disk {
         for shelf in fs::read_dir(self.path.join("data"))? {
             let shelf = shelf?;
             if shelf.file_type()?.is_dir() {
-                collect(&shelf.path(), false, &mut files)?;
+                collect(&shelf.path(), Kind::Segment, &mut files)?;
             }
         }
-        collect(&self.path.join("index"), true, &mut files)?;
+        collect(&self.path.join("index"), Kind::Index, &mut files)?;
+        collect(&self.path.join("outline"), Kind::Outline, &mut files)?;
         Ok(files)
     }
 }
 
-fn collect(dir: &Path, is_index: bool, files: &mut Vec<Stored>) -> io::Result<()> {
+fn collect(dir: &Path, kind: Kind, files: &mut Vec<Stored>) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
         // It may be gone again.
         let Ok(stat) = entry.metadata() else { continue };
         if stat.is_file() {
             let used = stat.accessed().unwrap_or(SystemTime::UNIX_EPOCH);
-            files.push(Stored { path: entry.path(), size: stat.len(), used, is_index });
+            files.push(Stored { path: entry.path(), size: stat.len(), used, kind });
         }
     }
     Ok(())
@@ -293,14 +339,14 @@ fn make_dir(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
-fn open(path: &Path) -> Option<File> {
+pub(super) fn open(path: &Path) -> Option<File> {
     let mut options = File::options();
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC;
     options.read(true).custom_flags(flags).open(path).ok()
 }
 
 /// Notes that a file is used.
-fn touch(file: &File, stat: &fs::Metadata) {
+pub(super) fn touch(file: &File, stat: &fs::Metadata) {
     let age = stat.accessed().ok().and_then(|used| used.elapsed().ok());
     if age.is_some_and(|age| age > USED) {
         // Where it can't be noted, the file goes earlier than it should.
