@@ -220,16 +220,19 @@ impl Default for Cache {
     }
 }
 
-/// Where an ordinary user's cache is, and root's.
+/// Where an ordinary user's cache is, and root's; both where `STRATAFS_CACHE` says, if it does.
 ///
 /// Not said where the environment names no home.
 #[must_use]
 pub fn default_directory() -> Option<PathBuf> {
+    let named =
+        |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    if let Some(named) = named("STRATAFS_CACHE") {
+        return Some(named);
+    }
     if rustix::process::geteuid().is_root() {
         return Some(PathBuf::from("/var/cache/stratafs"));
     }
-    let named =
-        |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let home = || Some(named("HOME")?.join(".cache"));
     Some(named("XDG_CACHE_HOME").or_else(home)?.join("stratafs"))
 }

@@ -134,7 +134,20 @@ impl Disk {
     /// # Errors
     /// Fails when it can't be read.
     pub fn prune(&self, bytes: u64) -> Result<u64> {
-        let (before, after) = self.shrink(bytes).map_err(|err| Error::io(&self.path, err))?;
+        self.remove(bytes, SystemTime::UNIX_EPOCH)
+    }
+
+    /// Removes what nobody has used since `since`; how many bytes went.
+    ///
+    /// # Errors
+    /// Fails when it can't be read.
+    pub fn prune_unused(&self, since: SystemTime) -> Result<u64> {
+        self.remove(u64::MAX, since)
+    }
+
+    fn remove(&self, bound: u64, since: SystemTime) -> Result<u64> {
+        let (before, after) =
+            self.shrink(bound, since).map_err(|err| Error::io(&self.path, err))?;
         Ok(before - after)
     }
 
@@ -261,7 +274,8 @@ impl Disk {
         let mut lacking = room.held.saturating_add(bytes).saturating_sub(self.bound);
         lacking = lacking.max(self.missing_on_disk(bytes)?);
         if lacking > 0 {
-            let (_, held) = self.shrink(room.held.saturating_sub(lacking.max(self.bound / 16)))?;
+            let bound = room.held.saturating_sub(lacking.max(self.bound / 16));
+            let (_, held) = self.shrink(bound, SystemTime::UNIX_EPOCH)?;
             *room = Room { is_known: true, held, written: 0 };
         }
         Ok(room.held.saturating_add(bytes) <= self.bound && self.has_space(bytes)?)
@@ -275,15 +289,16 @@ impl Disk {
         Ok(kept.saturating_add(bytes).saturating_sub(free))
     }
 
-    /// What it holds before and after.
-    fn shrink(&self, bound: u64) -> io::Result<(u64, u64)> {
+    /// Leaves at most `bound` bytes, and nothing that was used last before `since`. What it holds
+    /// before and after.
+    fn shrink(&self, bound: u64, since: SystemTime) -> io::Result<(u64, u64)> {
         let mut files = self.files()?;
         files.sort_by_key(|file| (file.kind != Kind::Segment, file.used));
         let before: u64 = files.iter().map(|file| file.size).sum();
         let mut held = before;
         for file in &files {
-            if held <= bound {
-                break;
+            if held <= bound && file.used >= since {
+                continue;
             }
             match fs::remove_file(&file.path) {
                 Ok(()) => held -= file.size,

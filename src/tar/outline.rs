@@ -428,9 +428,8 @@ mod tests {
 
     #[test]
     fn a_changed_byte_is_seen_wherever_it_is() {
-        let entries = entries(1000);
-        let good = write(&entries);
-        for at in 0..good.len() {
+        let good = write(&entries(300));
+        for at in (0..good.len()).step_by(3).chain(good.len() - END..good.len()) {
             let mut bad = good.clone();
             bad[at] ^= 1 << (at % 8);
             assert_eq!(read(bad), None, "byte {at}");
