@@ -935,7 +935,7 @@ fn symlinks_stay_inside_with_rebase() {
     }
     let exported =
         |options: Options| View::with(sample.path(), options).read("images/app:1/export.tar");
-    let rebased = Options { symlinks: Symlinks::Rebase, ..options() };
+    let rebased = Options { symlinks: Symlinks::Rebase, ..Options::default() };
     assert!(exported(rebased) == exported(Options::default()), "archives keep what is stored");
 }
 
