@@ -22,8 +22,8 @@ use crate::tar::tree;
 const WEIGHT: usize = 64 << 20;
 
 /// Memory that parts of outlines may take before the least recently read go, in bytes: those of some
-/// 80,000 files.
-const PAGES: usize = 48 << 20;
+/// 50,000 files.
+const PAGES: usize = 32 << 20;
 
 /// How many tables are kept at most.
 const TABLES: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1023);
