@@ -146,6 +146,15 @@ impl Root {
         self.access
     }
 
+    /// The directory itself, for what only descriptors can name; `None` where it is none on disk.
+    #[must_use]
+    pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        match &self.place {
+            Place::Disk(fd) => Some(fd.as_fd()),
+            Place::Packed(_) => None,
+        }
+    }
+
     /// True once the directory itself is gone from the disk, though it is still open here.
     #[must_use]
     pub fn is_removed(&self) -> bool {

@@ -8,7 +8,8 @@
 //!    a checksum of every 128 KiB of the layer, to which they are held before they are given out. It
 //!    is written once all of the layer was seen to have its diff ID.
 //! 3. Several daemons share the directory, and any may be killed at any moment: a file gets its name
-//!    once it is whole, and a file that is gone is inflated again.
+//!    once it is whole, and a file that is gone is inflated again. They write by turns, so that they
+//!    keep the bound together.
 //! 4. Of many readers that want the same, one inflates and the others wait.
 //!
 //! Without a directory, or where it can't be written, indexes and a few segments stay in memory.
@@ -202,11 +203,14 @@ impl Cache {
 
     /// Keeps a segment where it can: on disk, else in memory.
     fn keep(&self, output: Digest, segment: u64, bytes: &[u8]) {
-        let is_stored =
-            self.disk.as_ref().is_some_and(|disk| disk.write_segment(output, segment, bytes));
-        if !is_stored {
+        if !self.store(output, segment, bytes) {
             lock(&self.recent).put((output, segment), bytes.into());
         }
+    }
+
+    /// Whether a segment was kept on disk.
+    fn store(&self, output: Digest, segment: u64, bytes: &[u8]) -> bool {
+        self.disk.as_ref().is_some_and(|disk| disk.write_segment(output, segment, bytes))
     }
 
     fn recent(&self, output: Digest, segment: u64) -> Option<Segment> {

@@ -98,8 +98,8 @@ struct MountArgs {
     /// Stay in the foreground
     #[arg(short, long)]
     foreground: bool,
-    /// Options as mount(8) passes them: allow_other, allow_root, noexec, noxattrs, fsname=NAME, and
-    /// each long option below as KEY=VALUE
+    /// Options as mount(8) passes them: allow_other, allow_root, noexec, noxattrs, direct_io,
+    /// fsname=NAME, and each long option below as KEY=VALUE
     #[arg(short, value_name = "OPT,...")]
     options: Vec<String>,
     #[command(flatten)]
@@ -116,6 +116,10 @@ struct MountArgs {
     /// How it is found out that a store changed
     #[arg(long, value_enum, default_value_t)]
     watch: Watching,
+    /// Let the kernel's overlayfs show rootfs/ of images whose reference matches; may be repeated,
+    /// needs root
+    #[arg(long, value_name = "GLOB")]
+    kernel_rootfs: Vec<String>,
     /// Taken from mount(8), and without a meaning here
     #[arg(short = 'n', hide = true)]
     no_mtab: bool,
@@ -219,6 +223,7 @@ fn mount(mut args: MountArgs) -> Result<ExitCode, Failure> {
     if !args.foreground && !daemon::is_daemon() {
         return Ok(daemon::start()?);
     }
+    args.mount.kernel_rootfs = view::patterns(&args.kernel_rootfs)?;
     let Some((point, names)) = args.paths.split_last() else {
         return Err(Failure::Usage("name a mount point".into()));
     };

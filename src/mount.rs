@@ -7,9 +7,11 @@
 //!    What must be known of the mount is read from the kernel's table.
 //! 3. Whoever waits for the mount is told when the kernel has been answered, and not before.
 
+mod connection;
 pub mod daemon;
 pub mod error;
 mod helper;
+mod overlay;
 mod point;
 
 use std::ffi::CString;
@@ -27,7 +29,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::backing::mounts;
-use crate::fuse::{self, Audience, Xattrs};
+use crate::fuse::{self, Archives, Audience, Xattrs};
 use crate::tree::Tree;
 
 use error::{Error, Result};
@@ -54,6 +56,10 @@ pub struct Options {
     pub programs: Programs,
     /// Whether extended attributes are shown.
     pub xattrs: Xattrs,
+    /// How archives are read.
+    pub archives: Archives,
+    /// References of images whose `rootfs/` the kernel's overlayfs shows, where it can.
+    pub kernel_rootfs: Vec<glob::Pattern>,
     /// Whether the kernel lets requests through that would change something.
     pub writes: Writes,
 }
@@ -105,12 +111,25 @@ pub fn serve(
     raise_open_files();
     let fuse = mount(point, options)?;
     let device = device(point);
-    let served = fuse::Session::start(tree, fuse, options.audience, options.xattrs)
+    let (audience, xattrs, archives) = (options.audience, options.xattrs, options.archives);
+    let served = fuse::Session::start(Arc::clone(&tree), fuse, audience, xattrs, archives)
         .and_then(|session| {
             raise_read_ahead(device.as_deref());
-            unmount_on_signal(signals, point.to_owned())?;
-            ready()?;
-            session.run()
+            unmount_on_signal(signals, point.to_owned(), device.clone())?;
+            if options.kernel_rootfs.is_empty() {
+                ready()?;
+                return session.run();
+            }
+            thread::scope(|scope| {
+                let served = scope.spawn(|| session.run());
+                overlay::show(&tree, point, options);
+                if let Err(err) = ready() {
+                    clear(point, device.as_deref());
+                    return Err(err);
+                }
+                let panicked = |_| Err(io::Error::other("a defect in stratafs: serving panicked"));
+                served.join().unwrap_or_else(panicked)
+            })
         })
         .map_err(failed);
     if served.is_err() {
@@ -126,6 +145,7 @@ pub fn serve(
 pub fn umount(point: &Path, leave: Leave) -> Result<()> {
     let path = point::resolve(point)?;
     match topmost(&path)? {
+        Some(mount) if connection::is_orphan(&mount) => point::bury(&mount),
         Some(mount) if mount.kind == KIND => unmount(&path, leave),
         _ => Err(Error::NotMounted(point.to_owned())),
     }
@@ -216,6 +236,9 @@ fn unmount(point: &Path, leave: Leave) -> Result<()> {
     if !is_root {
         return helper::unmount(point, options);
     }
+    if leave == Leave::Unused {
+        overlay::take_away(point)?; // what is detached takes them along
+    }
     match rustix::mount::unmount(point, flags) {
         Ok(()) => Ok(()),
         Err(Errno::BUSY) => Err(Error::Busy(point.to_owned())),
@@ -242,9 +265,9 @@ fn device(point: &Path) -> Option<String> {
 /// Takes the mount of `number` away from `point`, after serving it has failed. Never called after
 /// it was unmounted: the next mount could have the same number.
 fn clear(point: &Path, number: Option<&str>) {
-    if number.is_some()
-        && device(point).as_deref() == number
-        && let Err(err) = unmount(point, Leave::Detached)
+    let mount = topmost(point).ok().flatten();
+    if let Some(mount) = mount.filter(|mount| Some(&*mount.device) == number)
+        && let Err(err) = point::bury(&mount)
     {
         tracing::warn!("{err}");
     }
@@ -269,8 +292,12 @@ fn raise_read_ahead(device: Option<&str>) {
 }
 
 /// Unmounts at the first signal: a mount that is in use is detached, and served until its last file
-/// is closed. The second signal ends the process at once.
-fn unmount_on_signal(mut signals: Signals, point: PathBuf) -> io::Result<()> {
+/// is closed. The second signal ends the connection of the mount `number`, and the process at once.
+fn unmount_on_signal(
+    mut signals: Signals,
+    point: PathBuf,
+    number: Option<String>,
+) -> io::Result<()> {
     let wait = move || {
         let mut signals = signals.forever();
         if signals.next().is_some() {
@@ -286,6 +313,9 @@ fn unmount_on_signal(mut signals: Signals, point: PathBuf) -> io::Result<()> {
             }
         }
         if signals.next().is_some() {
+            if let Some(Err(err)) = number.as_deref().map(connection::abort) {
+                tracing::debug!("{}: {err}", point.display());
+            }
             std::process::exit(1);
         }
     };

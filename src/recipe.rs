@@ -165,6 +165,12 @@ impl Recipe {
             + self.bytes.iter().map(|bytes| bytes.weight()).sum::<usize>()
     }
 
+    /// Whether some of the files are gone for good, with the layer or the container that they were in.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.files.is_gone() || self.parts.iter().any(|part| part.is_gone())
+    }
+
     /// Reads into `buf` from byte `offset` on, and returns how many bytes were
     /// read: `buf.len()`, or less only where the stream ends.
     ///

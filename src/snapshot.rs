@@ -58,6 +58,8 @@ pub struct Snapshots {
 pub struct Original<'a> {
     /// The container.
     pub container: ContainerId,
+    /// Its name.
+    pub name: &'a str,
     /// What the engine's own file says of it.
     pub config: &'a [u8],
     /// Its `hostconfig.json`; empty where there is none.
@@ -92,6 +94,9 @@ pub struct Record {
     pub time: String,
     /// The same to the nanosecond, since 1970: no two of a container share it.
     pub nanoseconds: u64,
+    /// How the container was called.
+    #[serde(default)]
+    pub name: String,
     /// What the container was doing then.
     pub state: String,
     /// Whether its processes stood still meanwhile.
@@ -148,6 +153,21 @@ impl Snapshots {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The containers that have any, by ID.
+    ///
+    /// # Errors
+    /// Fails when the directory can't be read.
+    pub fn containers(&self) -> Result<Vec<ContainerId>> {
+        let failed = |err| Error::io(&self.path, err);
+        let mut containers = Vec::new();
+        for entry in fs::read_dir(&self.path).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name();
+            containers.extend(name.to_str().and_then(|name| ContainerId::from_hex(name).ok()));
+        }
+        containers.sort_unstable();
+        Ok(containers)
     }
 
     /// The names of a container's snapshots, sorted.
@@ -285,6 +305,7 @@ impl Making {
         let record = Record {
             time: original.time.to_owned(),
             nanoseconds: nanoseconds(),
+            name: original.name.to_owned(),
             state: original.state.to_owned(),
             is_frozen,
             volumes: original.volumes.iter().map(Volume::record).collect(),
@@ -437,6 +458,7 @@ mod tests {
     fn original<'a>(diff: &'a Root, volumes: &'a [Volume]) -> Original<'a> {
         Original {
             container: id(),
+            name: "web",
             config: b"{}",
             host_config: b"",
             diff,

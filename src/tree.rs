@@ -22,12 +22,14 @@ use crate::overlay::own::OwnEntry;
 use crate::recipe::{Changed, Verify};
 use crate::store::{LayerStore, Stamp};
 
+pub mod ahead;
 mod archives;
 mod combined;
 mod containers;
 mod images;
 mod inodes;
 mod journal;
+pub mod kernel;
 mod layout;
 mod live;
 mod memo;
@@ -50,6 +52,7 @@ pub use snapshots::Keeping;
 pub use sums::Sum;
 pub use walk::{Follow, Found};
 
+use ahead::Walks;
 use archives::{Archives, Key};
 use inodes::Inodes;
 use journal::Journal;
@@ -206,6 +209,7 @@ pub struct Tree {
     clock: Instant,
     merged_dirs: DirectoryCache<Entry>,
     own_dirs: DirectoryCache<OwnEntry>,
+    walks: Walks,
     sums: Sums,
     errors: Arc<Journal>,
     events: Journal,
@@ -227,6 +231,7 @@ impl Tree {
             clock: Instant::now(),
             merged_dirs: DirectoryCache::default(),
             own_dirs: DirectoryCache::default(),
+            walks: Walks::default(),
             sums: Sums::default(),
             events: Journal::default(),
             keeping: None,
@@ -285,6 +290,12 @@ impl Tree {
             Node::Own { tree, .. } => !tree.files().is_live(),
             Node::Place(_) | Node::Document(_) | Node::Link(_) | Node::Archive(_) => false,
         })
+    }
+
+    /// Whether `ino` is a tar.
+    #[must_use]
+    pub fn is_archive(&self, ino: u64) -> bool {
+        self.inodes.get(ino).is_ok_and(|known| matches!(*known.node, Node::Archive(_)))
     }
 
     /// All names in the directory `ino`, at this moment.
@@ -421,6 +432,15 @@ impl Tree {
     /// nothing does.
     pub fn watch(&self) {
         self.engines.iter().for_each(|engine| engine.watch());
+    }
+
+    /// Closes what is open of layers and containers that were removed, which the kernel may remember
+    /// for long.
+    fn let_go(&self) {
+        self.archives.let_go();
+        self.inodes.trees().iter().filter(|tree| tree.is_gone()).for_each(|tree| {
+            self.inodes.let_go(tree);
+        });
     }
 
     /// Notes a failure that the kernel was told about, in `.stratafs/errors` and the log.

@@ -19,6 +19,12 @@ mod flavours;
 mod kernel;
 #[path = "mount/mounted.rs"]
 mod mounted;
+#[path = "mount/overlays.rs"]
+mod overlays;
+#[path = "mount/push.rs"]
+mod push;
+#[path = "mount/readers.rs"]
+mod readers;
 #[path = "mount/windows.rs"]
 mod windows;
 

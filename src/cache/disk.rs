@@ -4,17 +4,23 @@
 //! `data/HH/DIGEST.NUMBER` are segments, `index/DIGEST` indexes, `outline/DIGEST` outlines of layers'
 //! tars; `tmp/` holds what is being written. The least recently used segments go first, then the
 //! others; when a file was used is its time of access, which is set for it.
+//!
+//! Several processes may write here. They do so by turns ([`Turn`]), since each has to know what the
+//! others wrote, or together they would go beyond the bound.
 
 use std::fs::{self, DirBuilder, File, FileTimes};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use super::SEGMENT;
 use super::kept::{KeptFile, NewFile};
+use turn::{Room, Turn};
+
+mod turn;
+
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 
@@ -35,19 +41,10 @@ const ABANDONED: Duration = Duration::from_secs(3600);
 pub struct Disk {
     path: PathBuf,
     bound: u64,
-    /// What it held when it was looked at last, and what was written since.
-    room: Mutex<Room>,
     /// Sets the names of this process apart from those of an earlier one with its number.
     opened: u128,
     names: AtomicU64,
     has_warned: AtomicBool,
-}
-
-#[derive(Debug, Clone, Copy, Default)]
-struct Room {
-    is_known: bool,
-    held: u64,
-    written: u64,
 }
 
 /// What a cache holds.
@@ -101,7 +98,6 @@ impl Disk {
         let disk = Disk {
             path: path.to_owned(),
             bound,
-            room: Mutex::default(),
             opened: SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_nanos()),
             names: AtomicU64::new(0),
             has_warned: AtomicBool::new(false),
@@ -177,9 +173,11 @@ impl Disk {
         self.write(&self.outline_path(key), bytes)
     }
 
-    /// A file to be written that will take some `size` bytes, where there is room for them.
+    /// A file to be written that will take some `size` bytes, where they may find room.
     pub(super) fn new_outline(&self, key: Digest, size: u64) -> Option<NewFile<'_>> {
-        self.tell(self.create(&self.outline_path(key), size))?
+        let is_possible = size <= self.bound && self.tell(self.has_space(size))?;
+        is_possible.then_some(())?;
+        self.tell(NewFile::create(self, &self.outline_path(key), self.temporary()))
     }
 
     pub(super) fn open_segment(&self, output: Digest, segment: u64) -> Option<File> {
@@ -222,23 +220,8 @@ impl Disk {
 
     /// Writes a file whole, or not at all.
     fn write(&self, path: &Path, bytes: &[u8]) -> bool {
-        let written = self.create(path, bytes.len() as u64).and_then(|file| {
-            let Some(mut file) = file else { return Ok(false) };
-            file.put(bytes)?;
-            file.name_it().map(|()| true)
-        });
+        let written = self.keep(bytes.len() as u64, || self.put(path, bytes));
         self.tell(written).unwrap_or(false)
-    }
-
-    /// A file to be written, where there is room for `bytes`.
-    fn create(&self, path: &Path, bytes: u64) -> io::Result<Option<NewFile<'_>>> {
-        if !self.make_room(bytes)? {
-            return Ok(None);
-        }
-        if let Some(parent) = path.parent() {
-            make_dir(parent)?;
-        }
-        NewFile::create(self, path, self.temporary()).map(Some)
     }
 
     /// Says once that nothing can be written here.
@@ -251,11 +234,18 @@ impl Disk {
         result.map_err(failed).ok()
     }
 
-    /// Counts what was written.
-    pub(super) fn count(&self, bytes: u64) {
-        let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
-        room.held += bytes;
-        room.written += bytes;
+    /// Makes room for a file of `len` bytes, and calls `put` to give it its name; whether it did.
+    pub(super) fn keep(&self, len: u64, put: impl FnOnce() -> io::Result<()>) -> io::Result<bool> {
+        let Some(turn) = Turn::take(&self.path)? else { return Ok(false) };
+        let room = self.make_room(turn.room()?, len)?;
+        let after = room.after(len);
+        let has_room = after.held <= self.bound && self.has_space(len)?;
+        // Counted before it is there: whoever is killed meanwhile leaves a count that is too high.
+        turn.note(if has_room { after } else { room })?;
+        if has_room {
+            put()?;
+        }
+        Ok(has_room)
     }
 
     /// Whether the disk's part stays free after `bytes` more.
@@ -263,22 +253,34 @@ impl Disk {
         self.missing_on_disk(bytes).map(|missing| missing == 0)
     }
 
-    /// Whether there is room for `bytes` more, once the least recently used have gone.
-    pub(super) fn make_room(&self, bytes: u64) -> io::Result<bool> {
-        let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
-        // Others write here, too: it is looked at again after a while.
-        if !room.is_known || room.written > self.bound / 16 {
-            let held = self.files()?.iter().map(|file| file.size).sum();
-            *room = Room { is_known: true, held, written: 0 };
+    fn put(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        if let Some(parent) = path.parent() {
+            make_dir(parent)?;
         }
+        let temporary = self.temporary();
+        let written = fs::write(&temporary, bytes).and_then(|()| fs::rename(&temporary, path));
+        if written.is_err() {
+            // It may not even be there; what is left behind goes later.
+            let _ = fs::remove_file(&temporary);
+        }
+        written
+    }
+
+    /// Makes room for `bytes` more where there is none: the least recently used go.
+    fn make_room(&self, known: Option<Room>, bytes: u64) -> io::Result<Room> {
+        // Files that were written twice or removed are no longer counted right.
+        let room = match known.filter(|room| room.written <= self.bound / 16) {
+            Some(room) => room,
+            None => Room::looked_at(self.files()?.iter().map(|file| file.size).sum()),
+        };
         let mut lacking = room.held.saturating_add(bytes).saturating_sub(self.bound);
         lacking = lacking.max(self.missing_on_disk(bytes)?);
-        if lacking > 0 {
-            let bound = room.held.saturating_sub(lacking.max(self.bound / 16));
-            let (_, held) = self.shrink(bound, SystemTime::UNIX_EPOCH)?;
-            *room = Room { is_known: true, held, written: 0 };
+        if lacking == 0 {
+            return Ok(room);
         }
-        Ok(room.held.saturating_add(bytes) <= self.bound && self.has_space(bytes)?)
+        let bound = room.held.saturating_sub(lacking.max(self.bound / 16));
+        let (_, held) = self.shrink(bound, SystemTime::UNIX_EPOCH)?;
+        Ok(Room::looked_at(held))
     }
 
     /// How many bytes the disk lacks so that its part stays free after `bytes` more.

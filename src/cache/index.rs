@@ -1,7 +1,7 @@
 //! What is known of an inflated layer: its length, checksums, and where inflating can start.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
 use std::thread;
 
 use crc_fast::{CrcAlgorithm, checksum};
@@ -9,7 +9,7 @@ use miniz_oxide::deflate::compress_to_vec;
 use miniz_oxide::inflate::decompress_to_vec_with_limit;
 use sha2::{Digest as _, Sha256};
 
-use super::{CHUNK, Cache, SEGMENT};
+use super::{CHUNK, Cache, RECENT, SEGMENT};
 use crate::backing::Bytes;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
@@ -55,9 +55,14 @@ pub(super) fn build(
     expected: Option<Digest>,
 ) -> Result<Index> {
     let (full, segments) = sync_channel::<Vec<u8>>(1);
+    let (used, free) = channel::<Vec<u8>>();
     thread::scope(|scope| {
-        let hashing = scope.spawn(move || consume(cache, output, &segments));
-        let made = inflate(source, |segment| full.send(segment).is_ok());
+        let hashing = scope.spawn(move || consume(cache, output, &segments, &used));
+        let made = inflate(source, |segment| {
+            full.send(segment).ok()?;
+            // Fresh memory costs as much as a copy of what goes into it.
+            Some(free.try_recv().unwrap_or_else(|_| Vec::with_capacity(SEGMENT as usize)))
+        });
         drop(full);
         let hashed = hashing.join().map_err(|_| Error::corrupt(source.path(), "hashing failed"))?;
         let points = made?;
@@ -75,20 +80,37 @@ struct Hashed {
     len: u64,
 }
 
-fn consume(cache: &Cache, output: Digest, segments: &Receiver<Vec<u8>>) -> Hashed {
+fn consume(
+    cache: &Cache,
+    output: Digest,
+    segments: &Receiver<Vec<u8>>,
+    used: &Sender<Vec<u8>>,
+) -> Hashed {
     let mut hash = Sha256::new();
     let (mut sums, mut len) = (Vec::new(), 0);
-    for (number, segment) in segments.iter().enumerate() {
+    for (number, mut segment) in segments.iter().enumerate() {
         hash.update(&segment);
         sums.extend(segment.chunks(CHUNK as usize).map(sum));
         len += segment.len() as u64;
-        cache.keep(output, number as u64, &segment);
+        // In memory a pass leaves the start of a layer, which is read first, and not its end.
+        if number < RECENT.get() {
+            cache.keep(output, number as u64, &segment);
+        } else {
+            cache.store(output, number as u64, &segment);
+        }
+        segment.clear();
+        // Nobody wants it once all is inflated.
+        let _ = used.send(segment);
     }
     Hashed { digest: Digest::from_hash(hash), sums, len }
 }
 
-/// Gives out the bytes in segments, and finds the points.
-fn inflate(source: &Arc<dyn Bytes>, mut give: impl FnMut(Vec<u8>) -> bool) -> Result<Vec<Point>> {
+/// Gives out the bytes in segments, each for an empty one to fill, and finds the points.
+fn inflate(
+    source: &Arc<dyn Bytes>,
+    mut give: impl FnMut(Vec<u8>) -> Option<Vec<u8>>,
+) -> Result<Vec<Point>> {
+    let failed = || Error::corrupt(source.path(), "hashing failed");
     let mut stream = Stream::new(source)?;
     let mut points = vec![Point { offset: 0, from: 0, entry: Entry::Start }];
     let mut spacing = SPACING;
@@ -101,10 +123,7 @@ fn inflate(source: &Arc<dyn Bytes>, mut give: impl FnMut(Vec<u8>) -> bool) -> Re
             segment.extend_from_slice(&part[..room]);
             part = &part[room..];
             if segment.len() as u64 == SEGMENT {
-                let full = std::mem::replace(&mut segment, Vec::with_capacity(SEGMENT as usize));
-                if !give(full) {
-                    return Err(Error::corrupt(source.path(), "hashing failed"));
-                }
+                segment = give(segment).ok_or_else(failed)?;
             }
         }
         if is_over {
@@ -123,8 +142,8 @@ fn inflate(source: &Arc<dyn Bytes>, mut give: impl FnMut(Vec<u8>) -> bool) -> Re
             spacing *= 2;
         }
     }
-    if !segment.is_empty() && !give(segment) {
-        return Err(Error::corrupt(source.path(), "hashing failed"));
+    if !segment.is_empty() {
+        give(segment).ok_or_else(failed)?;
     }
     Ok(points)
 }

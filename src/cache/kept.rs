@@ -81,23 +81,12 @@ impl<'a> NewFile<'a> {
         Ok(NewFile { disk, path: path.to_owned(), temporary, file, written: 0 })
     }
 
-    pub(super) fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.file.write_all(bytes)?;
-        self.written += bytes.len() as u64;
-        Ok(())
-    }
-
-    pub(super) fn name_it(self) -> io::Result<()> {
-        fs::rename(&self.temporary, &self.path)?;
-        self.disk.count(self.written);
-        Ok(())
-    }
-
     /// Adds what comes next. False where there is no room, after which the file is of no use.
     pub fn write(&mut self, bytes: &[u8]) -> bool {
+        self.written += bytes.len() as u64;
         let written =
             self.disk.has_space(bytes.len() as u64).and_then(|has_space| match has_space {
-                true => self.put(bytes).map(|()| true),
+                true => self.file.write_all(bytes).map(|()| true),
                 false => Ok(false),
             });
         self.disk.tell(written).unwrap_or(false)
@@ -106,14 +95,11 @@ impl<'a> NewFile<'a> {
     /// The whole file, under its name; `None` where it can't be kept.
     #[must_use]
     pub fn finish(self) -> Option<Arc<dyn Bytes>> {
-        let (disk, path) = (self.disk, self.path.clone());
-        let named = disk.make_room(self.written).and_then(|has_room| match has_room {
-            true => self.name_it().map(|()| true),
-            false => Ok(false),
-        });
-        match disk.tell(named) {
-            Some(true) => Some(Arc::new(KeptFile::open(path)?)),
-            Some(false) | None => None,
+        let name_it = || fs::rename(&self.temporary, &self.path);
+        // On disk it is already; what is asked for here is room under the bound.
+        match self.disk.tell(self.disk.keep(self.written, name_it))? {
+            true => Some(Arc::new(KeptFile::open(self.path.clone())?)),
+            false => None,
         }
     }
 }

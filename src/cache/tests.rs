@@ -102,7 +102,11 @@ fn files(dir: &tempfile::TempDir) -> Vec<PathBuf> {
     while let Some(dir) = left.pop() {
         for entry in fs::read_dir(dir).unwrap() {
             let path = entry.unwrap().path();
-            if path.is_dir() { left.push(path) } else { files.push(path) }
+            match path.file_name() {
+                _ if path.is_dir() => left.push(path),
+                Some(name) if name == "held" => {} // it counts the others
+                _ => files.push(path),
+            }
         }
     }
     files.sort();
@@ -314,5 +318,21 @@ fn several_daemons_share_a_directory() {
             }
         });
     });
-    assert!(held(&dir) <= bound + (SEGMENT << 2), "each may count without the last of the others");
+    assert!(held(&dir) <= bound, "each counts what the others wrote");
+}
+
+#[test]
+fn whoever_gets_no_turn_to_write_reads_all_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let layer = Layer::new(9_000_000, gzip);
+    let cache = on(&dir, 1 << 30);
+    let lock = fs::File::create(dir.path().join("cache/held")).unwrap();
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    layer.check(&*layer.open(&cache));
+    assert_eq!(held(&dir), 0);
+    drop(lock);
+    // A count that is nobody's is as good as none.
+    fs::write(dir.path().join("cache/held"), [0xff; 16]).unwrap();
+    layer.check(&*layer.open(&on(&dir, 1 << 30)));
+    assert!(held(&dir) > 0);
 }

@@ -5,7 +5,7 @@ use clap::ValueEnum;
 use super::MountArgs;
 use super::cache::parse_size;
 use super::status::Failure;
-use crate::fuse::{Audience, Xattrs};
+use crate::fuse::{Archives, Audience, Xattrs};
 use crate::mount::Programs;
 
 /// Options that are for mount(8), systemd or other file systems, or that say what is so anyway.
@@ -59,6 +59,7 @@ fn apply_word(word: &str, args: &mut MountArgs) -> Result<(), String> {
     match word {
         "allow_other" => args.mount.audience = Audience::Everybody,
         "allow_root" => args.mount.audience = Audience::OwnerAndRoot,
+        "direct_io" => args.mount.archives = Archives::Direct,
         "freeze" => args.freeze = true,
         "noexec" => args.mount.programs = Programs::Refused,
         "noxattrs" => args.mount.xattrs = Xattrs::Hidden,
@@ -77,6 +78,7 @@ fn apply_value(key: &str, value: &str, args: &mut MountArgs) -> Result<(), Strin
         "symlinks" => args.view.symlinks = choice(value)?,
         "image" => args.view.images.push(value.to_owned()),
         "container" => args.view.containers.push(value.to_owned()),
+        "kernel-rootfs" => args.kernel_rootfs.push(value.to_owned()),
         "namespace" => args.view.namespaces.push(value.to_owned()),
         "image-root" => args.view.image_root = Some(value.into()),
         "cache" => args.view.cache.directory = Some(value.into()),
@@ -153,15 +155,16 @@ mod tests {
     #[test]
     fn every_option_has_its_key() {
         let args = apply_to_default(
-            "allow_other,noexec,noxattrs,flavour=docker-1.10,verify=always,changed=fail,\
+            "allow_other,noexec,noxattrs,direct_io,flavour=docker-1.10,verify=always,changed=fail,\
              symlinks=rebase,\
-             image=a*,image=b\\,c,container=web,namespace=k8s.io,image-root=/mnt/disk,\
+             image=a*,image=b\\,c,container=web,namespace=k8s.io,kernel-rootfs=x,image-root=/mnt/disk,\
              state=/srv/kept,freeze,snapshot-limit=7,watch=poll,fsname=my store,cache=/c,cache-size=5M",
         )
         .unwrap();
         assert_eq!(args.mount.audience, Audience::Everybody);
         assert_eq!(args.mount.programs, Programs::Refused);
         assert_eq!(args.mount.xattrs, Xattrs::Hidden);
+        assert_eq!(args.mount.archives, Archives::Direct);
         assert_eq!(args.view.flavour, Some(Flavour::Docker1_10));
         assert_eq!(args.view.verify, Verify::Always);
         assert_eq!(args.view.changed, Changed::Fail);
@@ -169,6 +172,7 @@ mod tests {
         assert_eq!(args.view.images, ["a*", "b,c"]);
         assert_eq!(args.view.containers, ["web"]);
         assert_eq!(args.view.namespaces, ["k8s.io"]);
+        assert_eq!(args.kernel_rootfs, ["x"]);
         assert_eq!(args.view.image_root, Some("/mnt/disk".into()));
         assert_eq!((args.state, args.freeze), (Some("/srv/kept".into()), true));
         assert_eq!((args.snapshot_limit, args.watch), (Some(7), Watching::Poll));

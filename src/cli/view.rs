@@ -163,7 +163,7 @@ impl ViewArgs {
     }
 }
 
-fn patterns(globs: &[String]) -> Result<Vec<glob::Pattern>, Failure> {
+pub(super) fn patterns(globs: &[String]) -> Result<Vec<glob::Pattern>, Failure> {
     let parse = |glob: &String| {
         glob::Pattern::new(glob).map_err(|err| Failure::Usage(format!("{glob}: {err}")))
     };

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 
 use super::error::{Error, Result};
-use super::{KIND, Leave, topmost, unmount};
+use super::{KIND, Leave, connection, topmost, unmount};
+use crate::backing::mounts::Mount;
 
 /// Dead mounts that may lie on each other before we give up.
 const LAYERS: usize = 16;
@@ -34,8 +35,15 @@ impl MountPoint {
             }
         }
         for _ in 0..LAYERS {
+            if let Some(mount) = topmost(&path)?.filter(connection::is_orphan) {
+                bury(&mount)?;
+                continue;
+            }
             match check_directory(&path) {
-                Err(Error::Io { err, .. }) if is_dead(&err) => bury(&path)?,
+                Err(Error::Io { err, .. }) if is_dead(&err) => {
+                    // Somebody else may have done so.
+                    topmost(&path)?.as_ref().map_or(Ok(()), bury)?;
+                }
                 result => return result.map(|()| MountPoint { path }),
             }
         }
@@ -49,22 +57,21 @@ impl MountPoint {
     }
 }
 
-/// `path` without symlinks, even if what is mounted there is dead.
+/// `path` without symlinks. A stratafs that is mounted there is not touched: it may be dead, or
+/// have nobody to answer.
 pub(super) fn resolve(path: &Path) -> Result<PathBuf> {
     let missing = |err: io::Error| match err.kind() {
         io::ErrorKind::NotFound => Error::Missing(path.to_owned()),
         _ => Error::io(path, err),
     };
-    match fs::canonicalize(path) {
-        Err(err) if is_dead(&err) => {
-            let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-                return Err(Error::io(path, err));
-            };
-            let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-            Ok(fs::canonicalize(parent).map_err(missing)?.join(name))
+    if let (Some(parent), Some(name)) = (path.parent(), path.file_name()) {
+        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+        let path = fs::canonicalize(parent).map_err(missing)?.join(name);
+        if topmost(&path)?.is_some_and(|mount| mount.kind == KIND) {
+            return Ok(path);
         }
-        result => result.map_err(missing),
     }
+    fs::canonicalize(path).map_err(missing)
 }
 
 fn check_directory(path: &Path) -> Result<()> {
@@ -93,16 +100,13 @@ fn is_dead(err: &io::Error) -> bool {
 }
 
 /// Takes away a dead mount of ours.
-fn bury(path: &Path) -> Result<()> {
-    let Some(mount) = topmost(path)? else { return Ok(()) }; // somebody else did
+pub(super) fn bury(mount: &Mount) -> Result<()> {
+    let path = &mount.point;
     if mount.kind != KIND {
-        return Err(Error::Dead { point: path.to_owned(), kind: mount.kind });
+        return Err(Error::Dead { point: path.clone(), kind: mount.kind.clone() });
     }
-    if let Some(connection) = mount.connection() {
-        let switch = format!("/sys/fs/fuse/connections/{connection}/abort");
-        if let Err(err) = fs::write(&switch, "1") {
-            tracing::debug!("{switch}: {err}"); // it is usually gone with the daemon
-        }
+    if let Err(err) = connection::abort(&mount.device) {
+        tracing::debug!("{}: {err}", path.display()); // it is usually gone with the daemon
     }
     tracing::info!("{}: taking away the mount of a daemon that died", path.display());
     unmount(path, Leave::Detached)

@@ -214,6 +214,16 @@ impl FileTable {
         }
     }
 
+    /// Whether a layer or a container that files are in was removed.
+    pub(super) fn is_gone(&self) -> bool {
+        let mut last: Option<&Arc<Root>> = None;
+        self.directories.iter().any(|(root, _)| {
+            let is_known = last.is_some_and(|last| Arc::ptr_eq(last, root));
+            last = Some(root);
+            !is_known && root.is_removed()
+        })
+    }
+
     fn locate_directory(&self, index: u32) -> (&Arc<Root>, &[u8]) {
         let (root, directory) = &self.directories[self.files[index as usize].directory as usize];
         (root, directory)

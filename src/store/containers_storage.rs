@@ -35,6 +35,7 @@ mod hints;
 mod image;
 mod layers;
 mod libpod;
+mod lists;
 mod mounts;
 mod open;
 mod records;
@@ -184,7 +185,12 @@ impl LayerStore for ContainersStorage {
     }
 
     fn config(&self, id: ImageId) -> Result<Arc<[u8]>> {
-        Ok(image::config(&*self.roots()?, id)?.1.into())
+        let roots = self.roots()?;
+        // An image has a file of its config, and a list of manifests none.
+        match image::config(&roots, id) {
+            Err(err) if !err.is_not_found() => lists::config(&roots, id, err).map(Into::into),
+            config => Ok(config?.1.into()),
+        }
     }
 
     fn image(&self, id: ImageId) -> Result<Image> {

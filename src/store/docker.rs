@@ -2,7 +2,7 @@
 //!
 //! What is difficult, and what answers it:
 //! 1. Names in the files may be anything: each is parsed into a type ([`crate::digest`], `DirId`)
-//!    before it becomes part of a path, and every open stays beneath a [`Root`].
+//!    before it becomes part of a path, and every open stays beneath a [`crate::backing::Root`].
 //! 2. The engine writes meanwhile, without a lock that we could take: a catalog is read again
 //!    where the store moved meanwhile ([`LayerStore::generation`]).
 //! 3. The data root may be unmounted or replaced: it is opened anew for each question, and what

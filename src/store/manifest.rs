@@ -23,6 +23,12 @@ const ABOUT_ANOTHER: &str = "vnd.docker.reference.type";
 const CONFIGS: [&str; 2] =
     ["application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"];
 
+/// The media types of indexes.
+const INDEXES: [&str; 2] = [
+    "application/vnd.oci.image.index.v1+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+];
+
 /// A manifest or an index.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Document {
@@ -84,6 +90,8 @@ pub struct Platform {
 
 #[derive(Deserialize)]
 struct RawDocument {
+    #[serde(rename = "mediaType", default)]
+    media_type: String,
     manifests: Option<Vec<RawDescriptor>>,
     config: Option<RawDescriptor>,
     layers: Option<Vec<RawDescriptor>>,
@@ -126,6 +134,10 @@ impl Document {
             (Some(manifests), None, None) => Ok(Document::Index(index(manifests))),
             (None, Some(config), layers) => {
                 manifest(config, layers.unwrap_or_default()).map(Document::Manifest)
+            }
+            // Go writes null for an index that lists nothing.
+            (None, None, None) if INDEXES.contains(&&*raw.media_type) => {
+                Ok(Document::Index(Index::default()))
             }
             (None, None, _) => Err("neither a manifest nor an index".to_owned()),
             (Some(_), ..) => Err("both a manifest and an index".to_owned()),
@@ -200,6 +212,17 @@ impl Platform {
         }
     }
 
+    /// How far what is made for `platform` is from this host: the less, the better.
+    #[must_use]
+    pub fn distance(platform: Option<&Platform>) -> u8 {
+        let host = Platform::host();
+        match platform {
+            Some(it) if it.name().is_some() && it.name() == host.name() => 0,
+            Some(it) if it.os == host.os && it.architecture == host.architecture => 1,
+            _ => 2,
+        }
+    }
+
     /// As a name: `linux-arm64`, `linux-arm-v6`. A variant that goes without saying is left out
     /// (containerd platforms, `Normalize`). `None` where the parts can't stand in a file's name.
     #[must_use]
@@ -253,6 +276,8 @@ mod tests {
         assert_eq!(index.entries[0].descriptor.annotations["a"], "b");
         let name = index.entries[0].platform.as_ref().unwrap().name();
         assert_eq!(name.as_deref(), Some("linux-arm-v6"));
+        let empty = format!(r#"{{"mediaType":"{}","manifests":null}}"#, INDEXES[1]);
+        assert_eq!(Document::parse(empty.as_bytes()), Ok(Document::Index(Index::default())));
     }
 
     #[test]

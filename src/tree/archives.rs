@@ -139,6 +139,16 @@ impl Archives {
         Archives { layers, digests: Memo::new(DIGESTS), made: Memo::new(WEIGHT), held }
     }
 
+    /// Forgets what was made of layers and containers that were removed: an image that comes back has
+    /// its ID, and other directories.
+    pub(super) fn let_go(&self) {
+        self.made.forget(|made| made.recipe.is_gone());
+        let held = self.held().all();
+        for (key, _) in held.iter().filter(|(_, recipe)| recipe.is_gone()) {
+            self.held().remove(key);
+        }
+    }
+
     fn held(&self) -> MutexGuard<'_, Weighed<Key, Arc<Recipe>>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -251,7 +261,7 @@ impl Tree {
             Archive::Save { .. } | Archive::Image(_) | Archive::Layer(..) | Archive::Blob(..) => 0,
         };
         // What was made of a file that is replaced is not to be had from the next one.
-        let version = files ^ shelf.seed()?;
+        let version = files ^ shelf.seed()? ^ archive.shown(shelf)?;
         let key = (shelf.name.clone(), archive.key(), version);
         let made = self.archives.made.get_or_make(key, || self.make(shelf, archive, files))?;
         Ok(match archive {
@@ -493,6 +503,25 @@ impl Tree {
 }
 
 impl Archive {
+    /// Moves with the images that it is made of where those go by the ID of something else, such as a
+    /// list of manifests, which may come to show another; 0 where they go by their configs' digests.
+    fn shown(&self, shelf: &Shelf) -> Result<u64> {
+        let ids: Vec<ImageId> = match self {
+            Archive::Save { images, base, .. } => {
+                images.iter().map(|(id, _)| *id).chain(*base).collect()
+            }
+            Archive::Image(id) => vec![*id],
+            Archive::Layer(..) | Archive::Blob(..) | Archive::Live(_) => Vec::new(),
+        };
+        let mut shown = 0_u64;
+        for id in ids {
+            let config = Digest::of(&shelf.config(id)?.bytes);
+            let other = if config == id.0 { 0 } else { config.prefix() };
+            shown = shown.rotate_left(1) ^ other;
+        }
+        Ok(shown)
+    }
+
     /// Whether its layers are the ones that the engine once had; `None` for what holds no layers.
     pub(super) fn is_exact(&self, shelf: &Shelf) -> Result<Option<bool>> {
         Ok(match self {

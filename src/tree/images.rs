@@ -156,6 +156,11 @@ impl Tree {
                 Scope::Id | Scope::Reference(_) => Ok(None),
             };
         }
+        if let Scope::Repository(repository) = &view.scope
+            && shelf.names()?.references(repository).is_empty()
+        {
+            return Ok(None); // it has lost its last name since somebody went in
+        }
         let config = shelf.config(view.id)?;
         let mtime = config.mtime();
         let document = |bytes: Vec<u8>| Ok(Some(Item::Document(bytes, mtime)));

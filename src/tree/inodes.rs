@@ -11,6 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use super::merged::MergedTree;
 use super::node::Node;
 use super::{Attr, ROOT};
 use crate::backing::FileKind;
@@ -54,6 +55,8 @@ pub(super) struct Known {
     pub(super) seen: Instant,
     pub(super) identity: Identity,
     lookups: u64,
+    /// Whether its bytes were ever asked for.
+    is_read: bool,
 }
 
 #[derive(Debug, Default)]
@@ -84,12 +87,13 @@ impl Inodes {
                     }
                     return entry.attr;
                 }
-                Entry::Occupied(_) => ino = ino.wrapping_add(1).max(ROOT + 1),
+                Entry::Occupied(_) => ino = next(ino),
                 Entry::Vacant(entry) => {
                     let attr = Attr { ino, ..attr };
                     let node = Arc::new(node());
                     let seen = Instant::now();
-                    entry.insert(Known { node, attr, parent, seen, identity, lookups: 1 });
+                    let (lookups, is_read) = (1, false);
+                    entry.insert(Known { node, attr, parent, seen, identity, lookups, is_read });
                     return attr;
                 }
             }
@@ -100,7 +104,7 @@ impl Inodes {
     pub(super) fn admit_root(&self, node: Node, attr: Attr) {
         let identity = Identity::of(&[b"root"]);
         let (node, seen) = (Arc::new(node), Instant::now());
-        let known = Known { node, attr, parent: ROOT, seen, identity, lookups: 1 };
+        let known = Known { node, attr, parent: ROOT, seen, identity, lookups: 1, is_read: false };
         self.lock().insert(ROOT, known);
     }
 
@@ -110,6 +114,43 @@ impl Inodes {
     /// ESTALE where the kernel was never told of it.
     pub(super) fn get(&self, ino: u64) -> Result<Known> {
         self.lock().get(&ino).cloned().ok_or_else(|| Error::stale(format!("inode {ino}")))
+    }
+
+    /// Files of merged layers that are known, by the tree that they are of.
+    pub(super) fn trees(&self) -> Vec<Arc<MergedTree>> {
+        let known = self.lock();
+        let trees = known.values().filter_map(|known| known.node.tree());
+        let trees: HashMap<_, _> = trees.map(|tree| (Arc::as_ptr(tree), tree)).collect();
+        trees.into_values().cloned().collect()
+    }
+
+    /// Forgets all files of a tree; whoever has one open is told that it is stale.
+    pub(super) fn let_go(&self, tree: &Arc<MergedTree>) {
+        let is_of = |node: &Node| node.tree().is_some_and(|its| Arc::ptr_eq(its, tree));
+        self.lock().retain(|_, known| !is_of(&known.node));
+    }
+
+    /// The node of that number, whose bytes are asked for; `None` where there is none.
+    pub(super) fn mark_read(&self, ino: u64) -> Option<Known> {
+        let mut known = self.lock();
+        let known = known.get_mut(&ino)?;
+        known.is_read = true;
+        Some(known.clone())
+    }
+
+    /// Whether the node of that number is known, and its bytes were never asked for.
+    pub(super) fn is_unread(&self, ino: u64) -> bool {
+        self.lock().get(&ino).is_some_and(|known| !known.is_read)
+    }
+
+    /// The number of a node that is known.
+    pub(super) fn find(&self, identity: &Identity) -> Option<u64> {
+        let known = self.lock();
+        let mut ino = identity.ino();
+        while known.get(&ino)?.identity != *identity {
+            ino = next(ino);
+        }
+        Some(ino)
     }
 
     /// Gives back `count` references.
@@ -133,4 +174,9 @@ impl Inodes {
     fn lock(&self) -> MutexGuard<'_, HashMap<u64, Known>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The number that is tried where another node has `ino`.
+fn next(ino: u64) -> u64 {
+    ino.wrapping_add(1).max(ROOT + 1)
 }

@@ -25,13 +25,24 @@ pub(super) struct Weighed<K: Hash + Eq, V> {
     bound: usize,
 }
 
-impl<K: Hash + Eq, V: Weigh> Weighed<K, V> {
+impl<K: Hash + Eq + Clone, V: Weigh + Clone> Weighed<K, V> {
     pub(super) fn new(bound: usize) -> Weighed<K, V> {
         Weighed { values: LruCache::unbounded(), weight: 0, bound }
     }
 
     pub(super) fn get(&mut self, key: &K) -> Option<&V> {
         self.values.get(key)
+    }
+
+    /// All of them, the one that was used last first.
+    pub(super) fn all(&self) -> Vec<(K, V)> {
+        self.values.iter().map(|(key, value)| (key.clone(), value.clone())).collect()
+    }
+
+    pub(super) fn remove(&mut self, key: &K) {
+        if let Some(old) = self.values.pop(key) {
+            self.weight -= old.weight();
+        }
     }
 
     pub(super) fn put(&mut self, key: K, value: V) {
@@ -74,6 +85,14 @@ impl<K: Hash + Eq + Clone, V: Weigh + Clone> Memo<K, V> {
     /// The answer, where it is known.
     pub(super) fn get(&self, key: &K) -> Option<V> {
         self.lock().known.get(key).cloned()
+    }
+
+    /// Forgets the answers of which that is true.
+    pub(super) fn forget(&self, is_wrong: impl Fn(&V) -> bool) {
+        let known = self.lock().known.all();
+        for (key, _) in known.iter().filter(|(_, value)| is_wrong(value)) {
+            self.lock().known.remove(key);
+        }
     }
 
     /// The answer, which `make` works out where it is neither known nor under way.

@@ -22,6 +22,9 @@ use crate::windows::stream::{HEADER, Header, Kind};
 /// How many directories are kept as they were listed, for the lookups that follow.
 const DIRECTORIES: NonZeroUsize = NonZeroUsize::MIN.saturating_add(127);
 
+/// The class in which the xattrs of a Windows layer's links are shown.
+const TRUSTED: &str = "trusted.";
+
 /// The merged files of an image or a container.
 #[derive(Debug)]
 pub(super) struct MergedTree {
@@ -53,6 +56,11 @@ impl MergedTree {
 
     pub(super) fn is_live(&self) -> bool {
         self.is_live
+    }
+
+    /// Whether a layer or the container that it is of was removed.
+    pub(super) fn is_gone(&self) -> bool {
+        self.stack.layers().iter().any(|layer| layer.root.is_removed())
     }
 
     /// How long a name or its attributes may be kept.
@@ -142,6 +150,8 @@ impl MergedTree {
     }
 
     pub(super) fn xattr(&self, entry: &Entry, name: &OsStr) -> Result<Option<Vec<u8>>> {
+        let of_link = of_link(entry, name);
+        let name = of_link.as_deref().unwrap_or(name);
         if name == XATTR_BACKUP {
             return self.backup_stream(entry);
         }
@@ -173,7 +183,16 @@ impl MergedTree {
     }
 
     pub(super) fn xattrs(&self, entry: &Entry) -> Result<Vec<OsString>> {
-        self.stack.xattrs(entry)
+        let names = self.stack.xattrs(entry)?;
+        if has_user_xattrs(entry) {
+            return Ok(names);
+        }
+        let shown =
+            names.into_iter().filter_map(|name| match name.to_str()?.strip_prefix("user.") {
+                Some(rest) => rest.starts_with("win.").then(|| format!("{TRUSTED}{rest}").into()),
+                None => Some(name),
+            });
+        Ok(shown.collect())
     }
 
     /// Reads a regular file, up to the size that it had when it was looked up.
@@ -280,11 +299,33 @@ impl Tree {
         dir: &Entry,
         depth: usize,
     ) -> Result<Vec<Child>> {
-        let listing = tree.stack.read_dir(&self.merged_dir(ino, tree, dir)?)?;
-        listing.damaged.iter().for_each(|(_, err)| self.report(err));
-        let listed = self.merged_dirs.put(ino, listing.entries);
+        let listed = self.list_merged_anew(ino, tree, dir)?;
         let children = listed.entries.iter().map(|entry| tree.child(ino, entry, depth + 1));
         Ok(children.collect())
+    }
+
+    fn list_merged_anew(
+        &self,
+        ino: u64,
+        tree: &MergedTree,
+        dir: &Entry,
+    ) -> Result<Arc<Listed<Entry>>> {
+        let listing = tree.stack.read_dir(&self.merged_dir(ino, tree, dir)?)?;
+        listing.damaged.iter().for_each(|(_, err)| self.report(err));
+        Ok(self.merged_dirs.put(ino, listing.entries))
+    }
+
+    /// What a merged directory holds, from memory where that is still so.
+    pub(super) fn merged_listing(
+        &self,
+        ino: u64,
+        tree: &MergedTree,
+        dir: &Entry,
+    ) -> Result<Arc<Listed<Entry>>> {
+        match self.merged_dirs.get(ino).filter(|listed| tree.is_current(listed)) {
+            Some(listed) => Ok(listed),
+            None => self.list_merged_anew(ino, tree, dir),
+        }
     }
 
     /// Looks up `name` in a merged directory, and counts a reference to it.
@@ -317,6 +358,18 @@ impl<T> Listed<T> {
         let at = self.entries.binary_search_by(|entry| name_of(entry).cmp(name));
         at.ok().map(|at| &self.entries[at])
     }
+}
+
+/// Whether the kernel reads xattrs of the class `user` of it (xattr(7)).
+fn has_user_xattrs(entry: &Entry) -> bool {
+    matches!(entry.stat.kind, FileKind::Regular | FileKind::Directory)
+}
+
+/// The name under which a layer has what is shown under `name`, where that is another.
+fn of_link(entry: &Entry, name: &OsStr) -> Option<OsString> {
+    let rest = name.to_str()?.strip_prefix(TRUSTED)?;
+    let is_ours = rest.starts_with("win.") || rest.starts_with("stratafs.");
+    (is_ours && !has_user_xattrs(entry)).then(|| format!("user.{rest}").into())
 }
 
 /// A target that stays inside the tree: an absolute one as a relative one, and no more `..` than

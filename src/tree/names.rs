@@ -189,6 +189,11 @@ impl Names {
         self.canonical.get(&reference.name.to_string()).map(String::as_str)
     }
 
+    /// All references, sorted.
+    pub(super) fn all_references(&self) -> impl Iterator<Item = &str> {
+        self.catalog.references.keys().map(String::as_str)
+    }
+
     /// All references to an image, sorted.
     pub(super) fn references_to(&self, id: ImageId) -> impl Iterator<Item = &str> {
         let references = self.catalog.references.iter();
@@ -247,6 +252,11 @@ fn list(directories: &mut BTreeMap<String, BTreeSet<String>>, name: &str) {
 /// Whether a text that a store gives can be the name of a directory entry.
 pub(super) fn is_entry(name: &str) -> bool {
     !matches!(name, "" | "." | "..") && !name.contains(['/', '\0'])
+}
+
+/// Whether a reference is listed as it is written, name by name.
+pub(super) fn is_short(reference: &str) -> bool {
+    reference.split('/').all(|name| name.len() <= NAME_MAX)
 }
 
 /// A name as it is listed: one that is too long for a directory entry is cut.

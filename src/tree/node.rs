@@ -32,6 +32,17 @@ pub(super) enum Node {
     Own { tree: Arc<OwnFiles>, entry: Entry, depth: usize },
 }
 
+impl Node {
+    /// The merged layers that it is of.
+    pub(super) fn tree(&self) -> Option<&Arc<MergedTree>> {
+        match self {
+            Node::Merged { tree, .. } => Some(tree),
+            Node::Own { tree, .. } => Some(tree.files()),
+            Node::Place(_) | Node::Document(_) | Node::Link(_) | Node::Archive(_) => None,
+        }
+    }
+}
+
 /// A directory that stratafs makes up.
 #[derive(Debug, Clone)]
 pub(super) enum Place {

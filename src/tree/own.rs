@@ -45,7 +45,7 @@ impl OwnFiles {
         &self.own
     }
 
-    pub(super) fn files(&self) -> &MergedTree {
+    pub(super) fn files(&self) -> &Arc<MergedTree> {
         &self.files
     }
 
@@ -110,7 +110,13 @@ impl Tree {
         Ok(self.inodes.admit(identity, parent, node, attr))
     }
 
-    fn own_listing(&self, ino: u64, tree: &OwnFiles, dir: &Entry) -> Result<Arc<Listed<OwnEntry>>> {
+    /// What a directory of own files holds, from memory where that is still so.
+    pub(super) fn own_listing(
+        &self,
+        ino: u64,
+        tree: &OwnFiles,
+        dir: &Entry,
+    ) -> Result<Arc<Listed<OwnEntry>>> {
         match self.own_dirs.get(ino).filter(|listed| tree.files.is_current(listed)) {
             Some(listed) => Ok(listed),
             None => Ok(self.own_dirs.put(ino, tree.own.read_dir(&dir.place.path)?)),
@@ -119,7 +125,7 @@ impl Tree {
 }
 
 /// A file of the layer as an entry of the layer alone; `None` for what stands for a mark.
-fn entry(own: &OwnEntry) -> Option<Entry> {
+pub(super) fn entry(own: &OwnEntry) -> Option<Entry> {
     let What::File(place) = &own.what else { return None };
     Some(Entry {
         name: own.name.clone(),

@@ -5,6 +5,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::archives::Archive;
 use super::inodes::Identity;
@@ -147,7 +148,9 @@ impl Tree {
             }
             Place::Empty | Place::Combined(_) => Vec::new(),
             Place::Control => {
-                ["errors", "events", "refresh", "version"].map(Listed::dear).into_iter().collect()
+                let kept = self.has_snapshots().then_some("snapshots");
+                let names = ["errors", "events", "refresh"].into_iter().chain(kept);
+                names.chain(["version"]).map(Listed::dear).collect()
             }
         };
         let child = |listed: Listed| Child {
@@ -164,7 +167,14 @@ impl Tree {
         let missing = || Error::not_found(name);
         let text = name.to_str().ok_or_else(missing)?;
         let item = self.item(place, text)?.ok_or_else(missing)?;
-        self.admit_item(parent, name, item)
+        if self.engines.iter().any(|engine| engine.take_news()) {
+            self.let_go();
+        }
+        let attr = self.admit_item(parent, name, item)?;
+        Ok(match place {
+            Place::Control => Attr { ttl: Duration::ZERO, ..attr }, // each look is another
+            _ => attr,
+        })
     }
 
     fn item(&self, place: &Place, name: &str) -> Result<Option<Item>> {
@@ -236,7 +246,7 @@ impl Tree {
                 Ok(found.map(|found| Item::Link(format!("../../containers/{}", found.name))))
             }
             (Place::Empty, _) => Ok(None),
-            (Place::Control, _) => Ok(self.control_item(name)),
+            (Place::Control, _) => self.control_item(name),
         }
     }
 
@@ -250,8 +260,12 @@ impl Tree {
     }
 
     /// Files about the mount itself; each lookup takes them as they are at that moment.
-    fn control_item(&self, name: &str) -> Option<Item> {
+    fn control_item(&self, name: &str) -> Result<Option<Item>> {
         let bytes = match name {
+            "snapshots" => match self.left_behind()? {
+                Some(lines) => lines,
+                None => return Ok(None),
+            },
             "version" => format!("{}\n", env!("CARGO_PKG_VERSION")).into_bytes(),
             "errors" => self.errors.text(),
             "events" => self.events.text(),
@@ -259,9 +273,9 @@ impl Tree {
                 self.engines.iter().for_each(|engine| engine.refresh());
                 b"refreshed\n".to_vec()
             }
-            _ => return None,
+            _ => return Ok(None),
         };
-        Some(Item::Document(bytes, super::journal::clock()))
+        Ok(Some(Item::Document(bytes, super::journal::clock())))
     }
 
     /// Makes an item known under `name`.
@@ -288,10 +302,11 @@ impl Tree {
             }
             Item::Link(target) => {
                 let identity = Identity::of_name(parent, name, target.as_bytes());
+                let mtime = self.inodes.get(parent)?.attr.mtime; // the directory's own, over remounts
                 let attr = Attr {
                     kind: FileKind::Symlink,
                     permissions: 0o777,
-                    ..self.file_attr(identity, target.len() as u64, self.started)
+                    ..self.file_attr(identity, target.len() as u64, mtime)
                 };
                 let node = || Node::Link(target.into_bytes());
                 Ok(self.inodes.admit(identity, parent, node, attr))

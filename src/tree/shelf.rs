@@ -2,6 +2,7 @@
 //! looked at last.
 
 use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -62,6 +63,8 @@ pub(super) struct Shelf {
     filter: Filter,
     watcher: OnceLock<Watcher>,
     current: Mutex<Option<Current>>,
+    /// Whether it was read since somebody asked.
+    is_news: AtomicBool,
     configs: Mutex<LruCache<ImageId, Arc<Config>>>,
     images: Mutex<LruCache<ImageId, Arc<Loaded>>>,
     errors: Arc<Journal>,
@@ -86,7 +89,8 @@ impl Shelf {
         let configs = Mutex::new(LruCache::new(CONFIGS));
         let images = Mutex::new(LruCache::new(IMAGES));
         let (watcher, current) = (OnceLock::new(), Mutex::new(None));
-        Shelf { name, store, filter, watcher, current, configs, images, errors }
+        let is_news = AtomicBool::new(false);
+        Shelf { name, store, filter, watcher, current, is_news, configs, images, errors }
     }
 
     /// Listens from now on to what happens to the store, where a thread can be had for it.
@@ -128,7 +132,13 @@ impl Shelf {
         *lock(&self.current) = Some(current);
         lock(&self.configs).clear();
         lock(&self.images).clear();
+        self.is_news.store(true, Ordering::Release);
         Ok(names)
+    }
+
+    /// Whether the store was read anew since this was asked last.
+    pub(super) fn take_news(&self) -> bool {
+        self.is_news.load(Ordering::Relaxed) && self.is_news.swap(false, Ordering::AcqRel)
     }
 
     /// Whether what was read last still tells the truth.

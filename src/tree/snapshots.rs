@@ -126,6 +126,14 @@ impl Tree {
         self.keeping.is_some()
     }
 
+    /// Whether directories can be made and removed in `parent`, such as `name`.
+    ///
+    /// # Errors
+    /// EROFS where they can't.
+    pub fn may_change(&self, parent: u64, name: &OsStr) -> Result<()> {
+        self.snapshots_at(parent, name).map(drop)
+    }
+
     /// Makes the directory `name` in `parent`: takes a snapshot, where that is what it means.
     ///
     /// # Errors
@@ -173,6 +181,7 @@ impl Tree {
         };
         let original = Original {
             container: id,
+            name: &container.name,
             config: &container.config,
             host_config: &container.host_config,
             diff: &own.root,
@@ -190,6 +199,42 @@ impl Tree {
             let destination = mount.destination.clone();
             Ok(Volume { destination, root: source.dir.root, file: source.file })
         })
+    }
+
+    /// A line of JSON for each snapshot of a container that no store has any more, with the directory
+    /// where its files are; `None` where no snapshots are kept.
+    ///
+    /// # Errors
+    /// Fails when the directory of snapshots can't be read.
+    pub(super) fn left_behind(&self) -> Result<Option<Vec<u8>>> {
+        let Some(Keeping { snapshots, .. }) = &self.keeping else { return Ok(None) };
+        let mut lines = Vec::new();
+        for id in snapshots.containers()? {
+            let is_missing =
+                |shelf: Arc<Shelf>| shelf.container(id).is_err_and(|err| err.is_not_found());
+            if !self.engines.iter().flat_map(|engine| engine.shelves()).all(is_missing) {
+                continue;
+            }
+            for name in snapshots.names(id)? {
+                let snapshot = match snapshots.find(id, &name) {
+                    Ok(snapshot) => snapshot,
+                    Err(err) if err.is_not_found() => continue, // it goes just now
+                    Err(err) => {
+                        self.report(&err);
+                        continue;
+                    }
+                };
+                let line = serde_json::json!({
+                    "time": snapshot.record.time,
+                    "container": id.hex(),
+                    "name": snapshot.record.name,
+                    "snapshot": name,
+                    "directory": snapshots.path().join(id.hex()).join(&name),
+                });
+                lines.extend_from_slice(format!("{line}\n").as_bytes());
+            }
+        }
+        Ok(Some(lines))
     }
 
     fn snapshot_names(&self, id: ContainerId) -> Result<Vec<String>> {

@@ -47,6 +47,12 @@ impl Engine {
         engine
     }
 
+    /// Whether one of its stores, as far as they are known, was read anew since this was asked of it.
+    pub(super) fn take_news(&self) -> bool {
+        let known = self.lock().shelves.clone();
+        known.iter().any(|shelf| shelf.take_news())
+    }
+
     /// Its stores, at most [`CHECKED`] old: one that came to hold something is there, and one that
     /// is empty is not, unless the user named the ones to be shown.
     pub(super) fn shelves(&self) -> Vec<Arc<Shelf>> {
@@ -127,7 +133,13 @@ impl Tree {
     /// Every store, with the path in the tree at which it is shown: `""` where that is the root.
     #[must_use]
     pub fn stores(&self) -> Vec<(String, Arc<dyn LayerStore>)> {
-        let mut stores = Vec::new();
+        let shelves = self.shelves().into_iter();
+        shelves.map(|(path, shelf)| (path, Arc::clone(&shelf.store))).collect()
+    }
+
+    /// The same, with what is known of them.
+    pub(super) fn shelves(&self) -> Vec<(String, Arc<Shelf>)> {
+        let mut placed = Vec::new();
         for engine in &self.engines {
             let above = if self.engines.len() > 1 { engine.name.as_str() } else { "" };
             let shelves = engine.shelves();
@@ -137,10 +149,10 @@ impl Tree {
                     _ => String::new(),
                 };
                 let slash = if above.is_empty() || below.is_empty() { "" } else { "/" };
-                stores.push((format!("{above}{slash}{below}"), Arc::clone(&shelf.store)));
+                placed.push((format!("{above}{slash}{below}"), Arc::clone(shelf)));
             }
         }
-        stores
+        placed
     }
 }
 

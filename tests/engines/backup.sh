@@ -15,6 +15,7 @@ mkdir "$M"
 mount_again() { "$STRATAFS" mount --state "$MINE/state" --freeze "docker:$ROOT" "$M"; }
 mount_again
 S=$M/containers/web/snapshots/nightly
+LIVE=$M/containers/web/rootfs
 within 10 docker exec web cat /data/file
 mkdir "$S"
 
@@ -50,10 +51,21 @@ keeps_in_place() {
     cmp "$S/full.tar" "$B/web.tar"
     same "$(tar -xOf "$B/web.tar" data/file)" kept
 }
+# sends_once DIR NAME: all of it the first time, nothing the second, nor after a remount.
+sends_once() {
+    rsync -aHAX --delete "$1/" "$B/$2/"
+    same "$(rsync -aHAXi --delete "$1/" "$B/$2/")" ""
+    umount "$M"
+    mount_again
+    same "$(rsync -aHAXi --delete "$1/" "$B/$2/")" ""
+    same "$(stat -c %i "$B/$2$3/etc/one")" "$(stat -c %i "$B/$2$3/etc/two")"
+}
 check "rsync copies a snapshot" copies
 check "a second run sends nothing, nor does one after a remount" sends_nothing
 check "--link-dest shares what did not change" links_to_the_last
 check "--inplace keeps full.tar" keeps_in_place
+check "so rsync does with all of a snapshot" sends_once "$S" whole /rootfs
+check "and with the rootfs of a container that does not change" sends_once "$LIVE" live ""
 
 # --- restic and borg ---------------------------------------------------------------------------
 
@@ -80,8 +92,18 @@ borg_keeps() {
     borg extract "$MINE/borg::second"
     is_web "$MINE/borg-restored/rootfs"
 }
+restic_keeps_live() {
+    restic -q backup "$LIVE"
+    restic backup --json "$LIVE" | jq -se 'last | .files_new == 0 and .files_changed == 0 and .data_added < 5000'
+}
+borg_keeps_live() {
+    borg create "$MINE/borg::live" "$LIVE"
+    same "$(borg create --list --filter AM --dry-run "$MINE/borg::again" "$LIVE" 2>&1)" ""
+}
 check "restic finds nothing new, and brings it back" restic_keeps
+check "nor does it in the container" restic_keeps_live
 check "borg finds nothing new, and brings it back" borg_keeps
+check "nor does it in the container" borg_keeps_live
 
 # --- back --------------------------------------------------------------------------------------
 

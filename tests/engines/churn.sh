@@ -16,18 +16,19 @@ done
 docker tag load:0 base:1
 docker rmi load:0 load:1 load:2 >/dev/null
 
+# churned SHARE HOW [OPTION...]: takes one SHARE-th of the time that is left, if that is limited.
 churned() {
-    local how=$1
-    shift
-    local status=0
+    local share=$1 how=$2 status=0 until=
+    shift 2
+    [ -z "${UNTIL:-}" ] || until=$(($(date +%s) + (UNTIL - $(date +%s)) / share))
     mount_store "$how" "$@"
-    python3 "$HERE/churn.py" "$M" "$(daemon_of "$M")" "$MINE" "$(count 12 300)" "${UNTIL:-}" \
+    python3 "$HERE/churn.py" "$M" "$(daemon_of "$M")" "$MINE" "$(how_often 12 300)" "$until" \
         >"$MINE/churn.$how" 2>&1 || status=$?
     sed "s/^/# $TOPIC: $how: /" "$MINE/churn.$how" >&3
     umount "$M"
     return $status
 }
 exec 3>&1
-check "with news from the kernel" churned auto
-check "without" churned poll --watch poll
+check "with news from the kernel" churned 2 auto
+check "without" churned 1 poll --watch poll
 stop_dockerd "$MINE/docker"

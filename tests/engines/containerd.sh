@@ -161,6 +161,14 @@ mounted() { # NAMESPACE SNAPSHOTTER
     return $status
 }
 check "rootfs is what overlayfs mounts" mounted default overlayfs
+# A namespace that unpacked nothing has the same image, of its blobs alone. A directory that a layer
+# names only as part of a path has the time of the unpacking elsewhere.
+merged_of_blobs() {
+    kernel default overlayfs
+    same "$(rsync -aHAXni --checksum --omit-dir-times --delete "$MINE/k/" "$N/k8s.io/images/app:1/rootfs/")" ""
+    ctr images unmount --snapshotter overlayfs --rm "$MINE/k" >/dev/null
+}
+check "and so it is of blobs that were never unpacked" merged_of_blobs
 # A copy gives the directories in it times of its own.
 copied() {
     kernel native native

@@ -57,14 +57,14 @@ within() {
     done
 }
 
-# count FEW MANY: how often to do something: FEW times; for scripts/soak MANY times, or as often as it
+# how_often FEW MANY: how often to do something: FEW times; for scripts/soak MANY times, or as often as it
 # was told.
-count() { [ -z "${SOAK:-}" ] && echo "$1" || echo "${ROUNDS:-$2}"; }
+how_often() { [ -z "${SOAK:-}" ] && echo "$1" || echo "${ROUNDS:-$2}"; }
 
 # another FEW MANY: whether there is another round, whose number is left in `round`; none begins after
 # $UNTIL, in seconds since 1970.
 another() {
-    [ "${round:-0}" -lt "$(count "$@")" ] || return 1
+    [ "${round:-0}" -lt "$(how_often "$@")" ] || return 1
     [ -z "${UNTIL:-}" ] || [ "$(date +%s)" -lt "$UNTIL" ] || return 1
     round=$((${round:-0} + 1))
 }

@@ -69,8 +69,12 @@ check "Buildah builds upon it" buildah_takes deep:24
 check "umoci lists the tags of a repository's oci/" tags_are "$M/images/base/oci" "1 2 latest "
 check "umoci unpacks one of them" \
     umoci unpack --image "$M/images/base/oci:2" "$MINE/bundle"
-check "and it has the image's files" \
-    diff -r --no-dereference "$MINE/bundle/rootfs/etc" "$M/images/base:2/rootfs/etc"
+# It keeps times before 1970, which are 0 with every engine.
+unpacked() {
+    find "$MINE/bundle/rootfs" ! -newermt @-1 -exec touch -h -d @0 {} +
+    same_files --copy "$MINE/bundle/rootfs" "$M/images/base:2/rootfs"
+}
+check "and it has the image's files" unpacked
 
 # saved_together: `docker save` of both, in the flavour of 20.10. It goes through images in random
 # order, so what counts is the set of entries.

@@ -84,10 +84,11 @@ same_changes() {
 
 # every_name: what the engine lists is there, and nothing else.
 every_name() {
-    local name
-    for name in $("$PODMAN" images --format '{{.Repository}}:{{.Tag}}' | grep -v '<none>'); do
-        same "$(cat "$M/images/$name/id")" "sha256:$("$PODMAN" image inspect -f '{{.Id}}' "$name")"
-    done
+    local name id
+    "$PODMAN" images --no-trunc --format '{{.Repository}}:{{.Tag}} {{.ID}}' | grep -v '<none>' >"$MINE/listed"
+    while read -r name id; do
+        same "$(cat "$M/images/$name/id")" "sha256:${id#sha256:}"
+    done <"$MINE/listed"
     for name in $("$PODMAN" images -a --no-trunc -q); do
         [ -d "$M/by-id/images/${name#sha256:}" ] || { echo "no $name"; return 1; }
     done
@@ -140,6 +141,37 @@ as_together() {
     cmp "$MINE/together.tar" "$1"
 }
 
+# config_of NAME: the digest of the config of the image that our archive of a name holds.
+config_of() { tar -xOf "$M/images/$1/save.tar" manifest.json | jq -r '.[0].Config'; }
+
+# shows LIST NAME: the list of manifests is that image now.
+shows() { [ "$(config_of "$1")" = "$(config_of "$2")" ]; }
+
+# lists: a list of manifests is the image for this host, and has the others; one that grows, grows here.
+lists() {
+    "$PODMAN" manifest add localhost/grown:1 containers-storage:localhost/other:1 >/dev/null
+    within 2 shows localhost/grown:1 localhost/other:1
+    "$PODMAN" manifest add localhost/grown:1 containers-storage:localhost/base:1 >/dev/null
+    within 2 shows localhost/grown:1 localhost/base:1
+    same "$(ls "$M/images/localhost/grown:1/platforms")" linux-s390x
+    same "$(cat "$M/images/localhost/list:1/platforms/linux-s390x/id")" "$(cat "$M/images/localhost/other:1/id")"
+    same "$(cat "$M/images/localhost/list:1/config.json")" "$(cat "$M/images/localhost/base:1/config.json")"
+    same "$(cat "$M/.stratafs/errors")" ''
+}
+
+# mounts_of NAME: what the engine says is mounted into a container, by where and from where.
+mounts_of() {
+    "$PODMAN" inspect "$1" | jq -r '.[0].Mounts[] | "\(.Destination) \(.Source)"' | sort
+}
+
+# mounts_here NAME: the same as it is shown; each directory has a file that names it.
+mounts_here() {
+    local entry
+    for entry in "$M/containers/$1/volumes"/*; do
+        echo "/$(basename "$entry") $(cat "$entry/where")"
+    done | sort
+}
+
 # loads NAME: the engine takes our archive of the image into another store, with the same ID. It would
 # cut a path at its colon.
 loads() {
@@ -161,26 +193,36 @@ for DRIVER in overlay vfs; do
     $PODMAN run $LIMITS --name changed localhost/base:1 sh -c 'busybox rm -r /gone /opaque
         busybox mkdir /opaque; echo n >/opaque/new; echo x >/zoo/user; busybox rm /zoo/empty' >/dev/null
     $PODMAN commit -q changed localhost/app:1 >/dev/null 2>&1
-    $PODMAN create --network none --name created localhost/app:1 sh >/dev/null
+    mkdir -p "$MINE/bound"
+    printf 'FROM scratch\nCOPY bin /bin\n' >"$MINE/in/Dockerfile"
+    $PODMAN create --network none --name created -v "named$DRIVER:/vol" -v /anonymous --tmpfs /tmp \
+        --mount "type=bind,src=$MINE/bound,dst=/bound,ro" localhost/app:1 sh >/dev/null
+    mounts_of created | while read -r _ source; do echo "$source" >"$source/where"; done
+    tar -C "$MINE/in" -c Dockerfile | $PODMAN import --arch s390x - localhost/other:1 >/dev/null 2>&1
+    $PODMAN manifest create localhost/list:1 >/dev/null
+    $PODMAN manifest add localhost/list:1 containers-storage:localhost/other:1 >/dev/null
+    $PODMAN manifest add localhost/list:1 containers-storage:localhost/base:1 >/dev/null
+    buildah --root "$STORE" --runroot "$RUN" --storage-driver "$DRIVER" manifest create localhost/grown:1 >/dev/null
     # shellcheck disable=SC2086
     $PODMAN run -d $LIMITS --name live localhost/app:1 sh -c 'echo l >/live; exec busybox sleep 1d' >/dev/null
     # shellcheck disable=SC2086
     $PODMAN run $LIMITS --uidmap 0:300000:5000 --gidmap 0:400000:5000 --name mapped localhost/app:1 \
         sh -c 'echo m >/own; echo u >/other; busybox chown 12:13 /other' >/dev/null
-    printf 'FROM scratch\nCOPY bin /bin\n' >"$MINE/in/Dockerfile"
     buildah --root "$STORE" --runroot "$RUN" --storage-driver "$DRIVER" bud -q -t localhost/built:1 \
         "$MINE/in" >/dev/null 2>&1
     sleep 1
 
-    IMAGES='localhost/base:1 localhost/app:1 localhost/built:1'
+    IMAGES='localhost/base:1 localhost/app:1 localhost/built:1 localhost/list:1'
     CONTAINERS='changed created live mapped'
     ask_engine "$OUT"
     mount_podman "$DRIVER"
     check "names on $DRIVER" every_name
     check "states on $DRIVER" every_state
+    check "mounts of a container that never ran on $DRIVER" same "$(mounts_here created)" "$(mounts_of created)"
     hold_locks
     same_as_engine "$OUT" "on $DRIVER"
     drop_locks
+    check "lists of manifests on $DRIVER" lists
     for name in $IMAGES; do
         at=$($PODMAN image mount "$name")
         check "files of $name on $DRIVER" same_files "$at" "$M/images/$name/rootfs"
@@ -198,6 +240,8 @@ for DRIVER in overlay vfs; do
     done
     check "owners of mapped on $DRIVER" same \
         "$(stat -c '%u:%g' "$M"/containers/mapped/rootfs/{own,other,bin})" "$(printf '0:0\n12:13\n0:0')"
+    check "what never ran in full.tar on $DRIVER" same "$(tar -xOf "$M/containers/created/full.tar" vol/where)" \
+        "$(cat "$M/containers/created/volumes/vol/where")"
     check "load of app:1 on $DRIVER" loads localhost/app:1
     $PODMAN rm -f -t 0 live >/dev/null
     check "a removed container on $DRIVER" within 2 test ! -e "$M/containers/live"

@@ -2,7 +2,8 @@
 
     random_trees.py DIR COUNT SEED
 
-DIR/tNNN are the trees; of each, `sources` says on a line of its own what a COPY may take.
+DIR/gNN/tNNN are the trees, four in each gNN; of each, `sources` says on a line of its own what a
+COPY may take.
 """
 
 import os
@@ -76,9 +77,9 @@ def is_there(top, tree, name):
 top, count, seed = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 for index in range(count):
     chance = random.Random(seed + index)
-    tree = f"t{seed + index:03}"
+    tree = f"g{index // 4:02}/t{seed + index:03}"
     root = os.path.join(top, tree)
-    os.mkdir(root)
+    os.makedirs(root)
     fill(root, 0, chance, [], top)
     for names in list(sources(chance, top, tree))[:6]:
         print("\t".join(names))

@@ -99,17 +99,15 @@ printf 'Dockerfile\n.dockerignore\nd/sub' >"$C/.dockerignore"
 printf '%s\n' . d >"$MINE/sources"
 check "what the engine removes does not count" as_recorded "$C" "$MINE/sources"
 
-# 200 trees, each whole, and some of what is in them; Docker takes no more than 125 steps.
-for seed in 0 100; do
-    trees=$MINE/random$seed
-    mkdir "$trees"
-    python3 "$HERE/random_trees.py" "$trees" 100 $((${SEED:-0} + seed)) >"$MINE/lines"
-    awk -F'[/\t]' '!seen[$1]++' "$MINE/lines" >"$MINE/some"
-    same "$(wc -l <"$MINE/some")" 100
-    grep -vxFf "$MINE/some" "$MINE/lines" | shuf -n 22 --random-source=<(yes) >>"$MINE/some"
-    check "random trees are as recorded, $seed and above" as_recorded "$trees" "$MINE/some"
-done
-check "their context is the one that docker sends" same_context docker "$trees"
+# 200 trees, four at a time, and some of what is in them: Docker takes no more than 125 steps.
+mkdir "$MINE/random"
+python3 "$HERE/random_trees.py" "$MINE/random" 200 "${SEED:-0}" >"$MINE/lines"
+{
+    ls "$MINE/random"
+    shuf -n 50 --random-source=<(yes) "$MINE/lines"
+} >"$MINE/some"
+check "random trees are as recorded" as_recorded "$MINE/random" "$MINE/some"
+check "their context is the one that docker sends" same_context docker "$MINE/random"
 
 # The files of an image as a context, from the mount.
 mount_store mount

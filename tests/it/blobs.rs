@@ -4,7 +4,10 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io::{Read, Write};
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
@@ -14,6 +17,7 @@ use stratafs::digest::{DiffId, Digest};
 use stratafs::store::{Blob, LayerDir, LayerSource, Marks};
 use stratafs::tree::Options;
 
+use crate::stores::archives::{self, Layout};
 use crate::stores::handmade::{make_opaque, whiteout};
 use crate::stores::layered::{Layered, NAME, Part};
 use crate::stores::view::{ROOT_USER, View};
@@ -410,4 +414,77 @@ fn a_bomb_takes_no_memory() {
     let output = std::process::Command::new(program).args(arguments).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && said.contains("1 passed"), "{said}");
+}
+
+/// Two layers of several segments each, in an OCI image layout; the tars, and their paths in a tree.
+fn two_large_layers(dir: &Path) -> [(Vec<u8>, String); 2] {
+    let mut numbers = 1u64..;
+    let tars: [Vec<u8>; 2] = [13 << 20, 9 << 20].map(|len: usize| {
+        let lines = numbers.by_ref().map(|n| format!("{:x}\n", n.wrapping_mul(0x9e37_79b9_7f4a)));
+        let mut text = String::new();
+        for line in lines {
+            text.push_str(&line);
+            if text.len() > len {
+                break;
+            }
+        }
+        archives::layer(&[("file", text.as_bytes())])
+    });
+    let config = archives::config("amd64", &[&tars[0], &tars[1]]);
+    let mut layout = Layout::default();
+    let blobs = [gzip(&tars[0]), zstd(&tars[1])];
+    let image = layout.image(&config, &[&blobs[0], &blobs[1]]);
+    archives::write_files(
+        dir,
+        &layout.finish(&[archives::named(image, "docker.io/library/app:1")]),
+    );
+    let mut index = 0;
+    tars.map(|tar| {
+        let name = format!("{index:02}-{}", &Digest::of(&tar).hex()[..12]);
+        index += 1;
+        (tar, format!("images/app:1/layers/{name}/layer.tar"))
+    })
+}
+
+#[test]
+fn processes_that_share_a_small_cache_read_right_and_keep_its_bound_together() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let (layout, cache) = (dir.path().join("layout"), dir.path().join("cache"));
+    let layers = two_large_layers(&layout);
+    let bound = 10 << 20;
+    let disk = Disk::open(&cache, bound).unwrap();
+    let held = || disk.stats().map_or(0, |stats| stats.segment_bytes + stats.index_bytes);
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let readers: Vec<_> = (0..4)
+            .map(|number| {
+                let (tar, path) = &layers[number % 2];
+                let mut command = Command::new(env!("CARGO_BIN_EXE_stratafs"));
+                command.args(["cat", "--cache-size", &bound.to_string(), "--cache"]).arg(&cache);
+                command.arg("--source").arg(&layout).arg(path).stdin(Stdio::null());
+                scope.spawn(move || {
+                    for _ in 0..3 {
+                        let output = command.output().unwrap();
+                        assert!(output.status.success(), "{output:?}");
+                        assert!(output.stdout == *tar, "other bytes");
+                    }
+                })
+            })
+            .collect();
+        let watch = scope.spawn(|| {
+            let mut most = 0;
+            while !is_over.load(Ordering::Relaxed) {
+                most = held().max(most);
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            most
+        });
+        let results: Vec<_> = readers.into_iter().map(|reader| reader.join()).collect();
+        is_over.store(true, Ordering::Relaxed);
+        let most = watch.join().unwrap();
+        results.into_iter().for_each(|result| result.unwrap());
+        // While it is counted, a file may be seen that goes, and the one that comes in its place.
+        assert!((1..=bound + (4 << 20)).contains(&most), "{most}");
+    });
+    assert!((1..=bound).contains(&held()), "{}", held());
 }

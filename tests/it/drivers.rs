@@ -90,7 +90,7 @@ fn rename(root: &Path, driver: &str) {
     }
 }
 
-fn to_fuse(root: &Path) {
+pub(crate) fn to_fuse(root: &Path) {
     for name in directories(root).keys() {
         mark_by_names(&root.join("overlay2").join(name).join("diff"));
     }
@@ -98,7 +98,7 @@ fn to_fuse(root: &Path) {
     rename(root, "fuse-overlayfs");
 }
 
-fn to_aufs(root: &Path) {
+pub(crate) fn to_aufs(root: &Path) {
     let home = root.join("aufs");
     for part in ["diff", "layers", "mnt"] {
         fs::create_dir_all(home.join(part)).unwrap();

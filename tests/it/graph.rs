@@ -16,10 +16,10 @@ use crate::stores::graph::{copy, description, turn};
 use crate::stores::handmade::{digest, hex_of};
 use crate::stores::view::View;
 
-const DRIVERS: [&str; 4] = ["aufs", "vfs", "btrfs", "overlay"];
+pub(crate) const DRIVERS: [&str; 4] = ["aufs", "vfs", "btrfs", "overlay"];
 
 /// A data root of one image and one container, as a graph; `None` where that takes root.
-fn graph(driver: &str) -> Option<TempDir> {
+pub(crate) fn graph(driver: &str) -> Option<TempDir> {
     if !rustix::process::geteuid().is_root() {
         eprintln!("skipped: needs root");
         return None;
@@ -86,6 +86,9 @@ fn a_graph_shows_what_a_later_data_root_does() {
 #[test]
 fn images_of_a_graph_go_by_their_own_ids_and_descriptions() {
     let Some(root) = graph("aufs") else { return };
+    let store = open(root.path());
+    assert_eq!((store.info().kind, store.info().driver), ("docker", "aufs"));
+    assert!(store.version_hints()[0].contains("1.9 or earlier"), "{:?}", store.version_hints());
     let view = View::of(root.path());
     let id = view.text("images/app:1/id");
     let hex = hex_of(id.trim_end()).to_owned();
@@ -274,9 +277,14 @@ fn what_is_broken_in_a_graph_takes_no_other_image_with_it() {
     assert_eq!(view.text("images/app:1/rootfs/dir/added"), "dir/added");
     assert!(view.try_read("images/loop:1/save.tar").is_err());
     assert!(!view.read("images/app:1/save.tar").is_empty());
+}
 
-    // A record that lies about a file, and one that is cut.
-    let image = graph.join(hex_of(good.trim_end()));
+#[test]
+fn a_broken_record_of_a_tar_is_damage_of_that_layer_alone() {
+    let Some(root) = graph("aufs") else { return };
+    let root = root.path();
+    let id = View::of(root).text("images/app:1/id");
+    let image = root.join("graph").join(hex_of(id.trim_end()));
     let record = fs::read(image.join("tar-data.json.gz")).unwrap();
     for broken in [&record[..record.len() / 2], b"", b"no gzip"] {
         fs::write(image.join("tar-data.json.gz"), broken).unwrap();

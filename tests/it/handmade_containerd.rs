@@ -20,7 +20,7 @@ use crate::stores::view::View;
 use crate::support::bolt::{self, bucket, put};
 use crate::support::containerd::{LayerMade, Made, Stored, varint};
 
-fn open(made: &Made) -> Containerd {
+pub(crate) fn open(made: &Made) -> Containerd {
     made.write();
     Containerd::open(made.path(), "default").unwrap()
 }

@@ -33,8 +33,8 @@ use crate::layering::collect;
 use crate::stores::archives::{self, Layout, Tar};
 use crate::stores::golden::{self, VFS_20};
 use crate::stores::handmade::{
-    CREATED, CREATED_SECS, DataRoot, digest, exited, hex_of, make_opaque, read_record, whiteout,
-    write_record,
+    CREATED, CREATED_SECS, DataRoot, digest, exited, hex_of, make_opaque, read_record, set_mtime,
+    whiteout, write_record,
 };
 use crate::stores::sample::{LATER, Sample, noise, sample, write};
 use crate::stores::view::{ROOT_USER, View, options};
@@ -1027,6 +1027,25 @@ fn only_snapshots_can_be_made_and_removed() {
 }
 
 #[test]
+fn snapshots_of_a_removed_container_are_told() {
+    let Some(sample) = sample() else { return };
+    let state = tempfile::tempdir().unwrap();
+    let view = keeping_view(&sample, state.path());
+    assert_eq!(view.names(".stratafs"), ["errors", "events", "refresh", "snapshots", "version"]);
+    let place = view.attr("containers/web/snapshots").unwrap().ino;
+    view.tree.make_dir(place, "one".as_ref()).unwrap();
+    assert_eq!(view.text(".stratafs/snapshots"), "", "its container shows it");
+    fs::remove_dir_all(sample.path().join("containers").join(&sample.web.id)).unwrap();
+    wait_until("the removal", || view.attr("containers/web").is_err());
+    let told: Value = serde_json::from_str(&view.text(".stratafs/snapshots")).unwrap();
+    let directory = state.path().canonicalize().unwrap().join(&sample.web.id).join("one");
+    assert_eq!(told["container"], *sample.web.id);
+    assert_eq!((&told["name"], &told["snapshot"]), (&"web".into(), &"one".into()));
+    assert_eq!(told["directory"], *directory.to_str().unwrap());
+    assert_eq!(fs::read(directory.join("diff/own")).unwrap(), b"own\n");
+}
+
+#[test]
 fn snapshots_are_whole_after_a_remount() {
     let Some(sample) = sample() else { return };
     let state = tempfile::tempdir().unwrap();
@@ -1079,6 +1098,53 @@ fn what_is_added_removed_or_retagged_shows_within_a_second() {
     fs::remove_file(root.config(&newer)).unwrap();
     let by_id = format!("by-id/images/{}", hex_of(&newer));
     shows("an image that is gone", &mut || errno(view.attr(&by_id)) == Some(Errno::NOENT));
+}
+
+/// The directories below `path` that were removed, and that this process has open all the same.
+fn open_though_removed(path: &Path) -> Vec<PathBuf> {
+    let open = fs::read_dir("/proc/self/fd").unwrap();
+    let targets = open.filter_map(|entry| fs::read_link(entry.unwrap().path()).ok());
+    let is_removed = |target: &PathBuf| target.to_string_lossy().ends_with(" (deleted)");
+    targets.filter(|target| target.starts_with(path) && is_removed(target)).collect()
+}
+
+#[test]
+fn what_was_removed_is_let_go_and_may_come_back() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let mut root = DataRoot::create(dir.path());
+    let fill = |dir: &Path| {
+        write(dir, "file", b"file\n");
+        set_mtime(&dir.join("file"), CREATED_SECS, 0);
+    };
+    let layer = root.layer(None, fill);
+    let app = root.image(&[&layer], CREATED);
+    root.tag("app:1", &app);
+    let view = View::of(dir.path());
+    // The kernel remembers what it looked up, for long.
+    let file = view.attr("images/app:1/rootfs/file").unwrap();
+    let save = view.read("images/app:1/save.tar");
+    let web = root.container("web", ("app:1", &app), &layer, &exited(), |_| {});
+    wait_until("a container", || view.attr("containers/web/rootfs/file").is_ok());
+    view.read("containers/web/export.tar");
+    // All is removed, and the same image comes back in other directories, as if it was loaded again.
+    root.untag("app:1");
+    let config = fs::read(root.config(&app)).unwrap();
+    fs::remove_file(root.config(&app)).unwrap();
+    fs::remove_dir_all(layer.diff.parent().unwrap()).unwrap();
+    fs::remove_dir_all(root.record(&layer.chain_id)).unwrap();
+    fs::remove_dir_all(dir.path().join("containers").join(&web.id)).unwrap();
+    fs::remove_dir_all(web.diff.parent().unwrap()).unwrap();
+    root.layer(None, fill);
+    fs::write(root.config(&app), config).unwrap();
+    root.tag("app:1", &app);
+    wait_until("the image again", || {
+        view.try_read("images/app:1/save.tar").is_ok_and(|it| it == save)
+    });
+    assert_eq!(errno(view.tree.attr(file.ino)), Some(Errno::STALE));
+    wait_until("nothing held", || {
+        let _ = view.attr("images/app:1");
+        open_though_removed(dir.path()).is_empty()
+    });
 }
 
 #[test]

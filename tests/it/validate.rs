@@ -9,13 +9,16 @@ use std::sync::Arc;
 
 use stratafs::archive::Flavour;
 use stratafs::backing::FileKind;
-use stratafs::store::{self, LayerStore, Source};
-use stratafs::tree::Attr;
+use stratafs::digest::ImageId;
+use stratafs::store::{self, Conventions, LayerStore, Source};
+use stratafs::tree::{Attr, Options};
 
 use crate::stores::golden;
 use crate::stores::handmade::{digest, hex_of};
 use crate::stores::sample::sample;
 use crate::stores::view::View;
+use crate::support::containerd::Made;
+use crate::{drivers, graph, handmade_containerd};
 
 /// The files of a tar: by name, the header's mtime and the contents, links without any.
 type Files = BTreeMap<Vec<u8>, Packed>;
@@ -63,17 +66,22 @@ fn open(path: &Path) -> Arc<dyn LayerStore> {
 
 /// Checks all that a store holds, and all that is shown of it.
 fn validate(path: &Path) {
-    let store = open(path);
+    validate_store(&open(path));
+}
+
+fn validate_store(store: &Arc<dyn LayerStore>) {
     let catalog = store.catalog().unwrap();
     assert_eq!(catalog.damaged.len(), 0, "{:?}", catalog.damaged);
-    let view = View::of(path);
+    let view = View::on(Arc::clone(store), Options::default());
+    let store = &**store;
     for id in catalog.images.keys() {
-        validate_image(&*store, &view, &id.to_string());
+        validate_image(store, &view, &id.to_string());
     }
     for reference in catalog.references.keys() {
         let id = catalog.references[reference].to_string();
         assert_eq!(view.text(&format!("images/{reference}/id")), format!("{id}\n"));
-        validate_saves(&*store, &view, &format!("images/{reference}"), &[&id]);
+        let at = format!("images/{reference}");
+        validate_saves(store, &view, &at, &[&archived(&view, &at)]);
     }
     for container in &catalog.containers {
         let at = format!("containers/{}", container.name);
@@ -90,12 +98,42 @@ fn validate(path: &Path) {
     validate_sizes(&view);
 }
 
+/// The ID that an archive of one image leads to: the digest of the config in it.
+fn archived(view: &View, at: &str) -> String {
+    let files = unpack(&view.read(&format!("{at}/formats/docker-29.tar")));
+    let manifest: serde_json::Value =
+        serde_json::from_slice(&files[&b"manifest.json"[..]].bytes).unwrap();
+    let config = manifest[0]["Config"].as_str().unwrap();
+    format!("sha256:{}", config.strip_prefix("blobs/sha256/").unwrap())
+}
+
+/// The config of an image as its archives have it, which its ID leads to.
+fn config_of(store: &dyn LayerStore, view: &View, id: &str) -> Vec<u8> {
+    let at = format!("by-id/images/{}", hex_of(id));
+    let stored = view.read(&format!("{at}/config.json"));
+    let image = store.image(ImageId::parse(id).unwrap()).unwrap();
+    let archived = archived(view, &at);
+    if let Some(top) = image.descriptions.last() {
+        // An image of Docker before 1.10, whose ID is random: what archives have is made.
+        assert_eq!((&stored[..], hex_of(id)), (&*top.json, &*top.id.hex()));
+        let files = unpack(&view.read(&format!("{at}/formats/docker-1.10.tar")));
+        let name = format!("{}.json", hex_of(&archived));
+        return files[name.as_bytes()].bytes.clone();
+    }
+    assert_eq!(digest(&stored), archived);
+    assert_eq!(*stored, *image.config);
+    // It goes by its own digest, or by that of the manifest or index that its name points at.
+    let target = image.target.as_ref().map(|target| target.digest.to_string());
+    assert!(archived == id || target.as_deref() == Some(id), "{id}");
+    stored
+}
+
 fn validate_image(store: &dyn LayerStore, view: &View, id: &str) {
     let at = format!("by-id/images/{}", hex_of(id));
-    let config = view.read(&format!("{at}/config.json"));
-    assert_eq!(digest(&config), id);
+    let config = config_of(store, view, id);
+    let archived = digest(&config);
     let config: serde_json::Value = serde_json::from_slice(&config).unwrap();
-    let image = store.image(stratafs::digest::ImageId::parse(id).unwrap()).unwrap();
+    let image = store.image(ImageId::parse(id).unwrap()).unwrap();
     let diff_ids = config["rootfs"]["diff_ids"].as_array().unwrap();
     let directories = view.names(&format!("{at}/layers"));
     assert_eq!(diff_ids.len(), image.layers.len());
@@ -107,25 +145,28 @@ fn validate_image(store: &dyn LayerStore, view: &View, id: &str) {
             None => diff_id.to_owned(),
             Some(below) => digest(format!("{below} {diff_id}").as_bytes()),
         });
-        assert_eq!(Some(layer.chain_id.to_string()), chain);
+        let is_noted = image.descriptions.is_empty();
+        assert_eq!(Some(layer.chain_id.to_string()) == chain, is_noted);
         let tar = view.read(&format!("{at}/layers/{directory}/layer.tar"));
         assert_eq!(digest(&tar), diff_id);
         let files = unpack(&tar);
         // overlay2 counts as `du` does, targets of symlinks too; vfs as they are unpacked, without.
         let contents: usize = files.values().map(|file| file.bytes.len()).sum();
         let targets: usize = files.values().map(|file| file.target.len()).sum();
-        // containers/storage counts whole tars.
+        // containers/storage counts whole tars, and containerd what a snapshot takes on disk.
         let sizes = [contents as u64, (contents + targets) as u64, tar.len() as u64];
-        assert!(sizes.contains(&layer.size), "{diff_id}: {} not in {sizes:?}", layer.size);
+        let is_counted = store.info().conventions != Conventions::Containerd;
+        let is_right = !is_counted || sizes.contains(&layer.size);
+        assert!(is_right, "{diff_id}: {} not in {sizes:?}", layer.size);
         let json = view.text(&format!("{at}/layers/{directory}/layer.json"));
         let json: serde_json::Value = serde_json::from_str(&json).unwrap();
         assert_eq!(json["diff_id"], diff_id);
-        assert_eq!(json["chain_id"], layer.chain_id.to_string());
+        assert_eq!(json["chain_id"], chain.clone().unwrap());
         assert_eq!(json["tar_size"], tar.len());
         assert_eq!(json["size"], layer.size);
         assert_eq!(json["exact"], true);
     }
-    validate_saves(store, view, &at, &[id]);
+    validate_saves(store, view, &at, &[&archived]);
     validate_export(view, &at);
 }
 
@@ -148,10 +189,14 @@ fn validate_saves(store: &dyn LayerStore, view: &View, at: &str, ids: &[&str]) {
     let saved = view.read(&format!("{at}/save.tar"));
     let flavour = Flavour::of(store.info().conventions);
     assert_eq!(saved, view.read(&format!("{at}/formats/{flavour}.tar")));
+    let latest = unpack(&view.read(&format!("{at}/formats/docker-29.tar")));
+    let config =
+        |id: &&str| latest[format!("blobs/sha256/{}", hex_of(id)).as_bytes()].bytes.clone();
+    let configs: Vec<Vec<u8>> = ids.iter().map(config).collect();
     for format in formats {
         let files = unpack(&view.read(&format!("{at}/formats/{format}")));
         match format.as_str() {
-            "docker-1.9.tar" => validate_chains(view, &files, ids),
+            "docker-1.9.tar" => validate_chains(&files, &configs),
             "oci.tar" => validate_layout(&files, ids),
             _ => validate_manifest(&files, ids),
         }
@@ -183,7 +228,11 @@ fn validate_manifest(files: &Files, ids: &[&str]) {
                 assert!(ids.len() > 1, "no layer of one image is a link");
                 layer = &files[other];
             }
-            assert_eq!(digest(&layer.bytes), diff_id.as_str().unwrap());
+            // A blob that is stored compressed has its own digest for a name, as all are held to.
+            let compressed = [&[0x1f, 0x8b][..], &[0x28, 0xb5, 0x2f, 0xfd]];
+            if !compressed.iter().any(|magic| layer.bytes.starts_with(magic)) {
+                assert_eq!(digest(&layer.bytes), diff_id.as_str().unwrap());
+            }
         }
     }
 }
@@ -224,7 +273,7 @@ fn validate_layout(files: &Files, ids: &[&str]) {
 }
 
 /// There is a directory for each layer of each image, which names the one below it, and no more.
-fn validate_chains(view: &View, files: &Files, ids: &[&str]) {
+fn validate_chains(files: &Files, configs: &[Vec<u8>]) {
     let mut layers: BTreeMap<String, (Option<String>, String)> = BTreeMap::new();
     for name in files.keys().filter_map(|name| name.strip_suffix(b"/json")) {
         let name = String::from_utf8(name.to_vec()).unwrap();
@@ -245,11 +294,10 @@ fn validate_chains(view: &View, files: &Files, ids: &[&str]) {
         layers.values().filter_map(|(parent, _)| parent.as_ref()).collect();
     let tops = layers.keys().filter(|name| !parents.contains(name));
     let found: BTreeSet<Vec<String>> = tops.map(chain).collect();
-    let expected: BTreeSet<Vec<String>> = ids
+    let expected: BTreeSet<Vec<String>> = configs
         .iter()
-        .map(|id| {
-            let config = view.read(&format!("by-id/images/{}/config.json", hex_of(id)));
-            let config: serde_json::Value = serde_json::from_slice(&config).unwrap();
+        .map(|config| {
+            let config: serde_json::Value = serde_json::from_slice(config).unwrap();
             let diff_ids = config["rootfs"]["diff_ids"].as_array().unwrap();
             diff_ids.iter().map(|diff_id| diff_id.as_str().unwrap().to_owned()).collect()
         })
@@ -337,6 +385,31 @@ fn archives_of_real_engines_hold_what_they_say() {
 #[test]
 fn the_store_of_the_readme_holds_what_it_says() {
     validate(golden::tried().path());
+}
+
+#[test]
+fn stores_of_every_driver_hold_what_they_say() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: needs root");
+        return;
+    }
+    for turn in [drivers::to_fuse as fn(&Path), drivers::to_aufs] {
+        let root = tempfile::tempdir().unwrap();
+        drivers::build(root.path());
+        turn(root.path());
+        validate(root.path());
+    }
+    for driver in graph::DRIVERS {
+        validate(graph::graph(driver).unwrap().path());
+    }
+}
+
+#[test]
+fn a_store_of_containerd_holds_what_it_says() {
+    let mut made = Made::new();
+    handmade_containerd::plain(&mut made);
+    let store: Arc<dyn LayerStore> = Arc::new(handmade_containerd::open(&made));
+    validate_store(&store);
 }
 
 #[test]

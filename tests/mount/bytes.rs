@@ -6,6 +6,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::process::Command;
 use std::thread;
+use std::time::Duration;
 
 use rustix::fs::SeekFrom;
 
@@ -256,11 +257,81 @@ fn commands_without_a_mount_show_what_a_mount_shows() {
 }
 
 /// What `find` and `getfattr` say of all below `dir`.
-fn told(dir: &Path) -> String {
+pub(crate) fn told(dir: &Path) -> String {
     let script = "{ find . ! -type d -printf '%P %y %#m %U %G %s %n %T@ %l\\n'
                     find . -type d -printf '%P %y %#m %U %G %T@\\n'
                     find . -print0 | xargs -0 getfattr -h -d -m- 2>/dev/null || true; } | sort";
     let output = Command::new("sh").args(["-c", script]).current_dir(dir).output().unwrap();
     assert!(output.status.success() && !output.stdout.is_empty(), "{output:?}");
     String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Reads `file` to its end in blocks of `size` bytes, as one who copies does.
+fn read_through(file: &File, size: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    loop {
+        let block = read_at(file, bytes.len() as u64, size);
+        bytes.extend_from_slice(&block);
+        if block.len() < size {
+            return bytes;
+        }
+    }
+}
+
+#[test]
+fn readers_past_the_page_cache_get_the_same_bytes_each_at_its_own_pace() {
+    if !can_mount() {
+        return;
+    }
+    let (dir, _) = big();
+    for options in [&[][..], &["-o", "direct_io"]] {
+        let mounted = Mounted::with(dir.path(), options);
+        let path = mounted.at("images/big:1/save.tar");
+        let open =
+            || if options.is_empty() { open_direct(&path) } else { File::open(&path).unwrap() };
+        let whole = fs::read(&path).unwrap();
+        thread::scope(|scope| {
+            for (number, size) in
+                [1 << 20, 1 << 20, 1 << 17, 10_240, 3 << 20, 1 << 20, 65_536, 4_000_000]
+                    .into_iter()
+                    .enumerate()
+            {
+                let (whole, file) = (&whole, open());
+                scope.spawn(move || {
+                    thread::sleep(Duration::from_millis(number as u64));
+                    assert!(read_through(&file, size) == *whole, "{size} a read");
+                });
+            }
+        });
+        // Whoever jumps about in between leads nobody astray.
+        let file = open();
+        for number in 0..40 {
+            let offset = (number * 7 % 10) << 20;
+            let block = read_at(&file, offset, 1 << 20);
+            let end = whole.len().min((offset as usize) + (1 << 20));
+            assert!(block == whole[offset as usize..end], "{offset}");
+        }
+    }
+}
+
+#[test]
+fn copies_past_the_page_cache_are_made_in_large_blocks() {
+    if !can_mount() {
+        return;
+    }
+    let (dir, _) = big();
+    let plain = Mounted::new(dir.path());
+    let direct = Mounted::with(dir.path(), &["-o", "direct_io"]);
+    let block = |mounted: &Mounted, path: &str| fs::metadata(mounted.at(path)).unwrap().blksize();
+    for (path, size) in [("images/big:1/save.tar", 1 << 19), ("images/big:1/rootfs/large", 4096)] {
+        assert_eq!(block(&direct, path), size, "{path}");
+        assert_eq!(block(&plain, path), 4096, "{path}");
+    }
+    for path in ["images/big:1/save.tar", "images/big:1/rootfs/large", "containers/web/export.tar"]
+    {
+        let copied = Command::new("cp").arg(direct.at(path)).arg(dir.path().join("copy")).status();
+        assert!(copied.unwrap().success());
+        let copy = fs::read(dir.path().join("copy")).unwrap();
+        assert!(copy == fs::read(plain.at(path)).unwrap(), "{path}");
+    }
 }

@@ -18,6 +18,10 @@ use crate::stores::windows::canonical;
 /// How many images of a store are read: all of them would be a hundred.
 const IMAGES: usize = 3;
 
+/// What directories of the cache, outlines, and times of links that were read, may take, in bytes: less than
+/// any store's archives.
+const METADATA: u64 = 96 << 10;
+
 /// Numbers that look random.
 struct Noise(u64);
 
@@ -61,6 +65,7 @@ fn archives_of(mounted: &Mounted) -> (Vec<PathBuf>, BTreeSet<String>) {
         }
         let named = entries(&tree.join("images")).into_iter();
         let names: Vec<String> = named
+            .filter(whole)
             .map(|path| path.file_name().unwrap().to_str().unwrap().to_owned())
             .filter(|name| name.contains(':'))
             .take(2)
@@ -190,9 +195,8 @@ fn every_flavour_of_every_store_reads_the_same_anywhere_and_costs_no_disk() {
         assert!(files.len() > 9 && bytes > 100_000, "{source}: {bytes} in {}", files.len());
         // What the first had to inflate is in the cache, from where the second has it.
         if !is_packed {
-            assert_eq!(written(&mut one), 0, "{source}");
+            assert!(written(&mut one) <= METADATA, "{source}: {}", written(&mut one));
         }
-        assert_eq!(written(&mut other), 0, "{source}");
-        eprintln!("{source}: {} files, {bytes} bytes, {} written", files.len(), written(&mut one));
+        assert!(written(&mut other) <= METADATA, "{source}: {}", written(&mut other));
     }
 }

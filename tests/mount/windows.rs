@@ -131,6 +131,10 @@ fn what_windows_keeps_of_a_file_shows_as_xattrs() {
     assert!(fs::metadata(&file).unwrap().permissions().readonly());
     let link = files.join("link");
     assert_eq!(fs::read_link(&link).unwrap(), Path::new("..\\x"));
+    assert_eq!(xattr(&link, "trusted.win.reparse"), Ok(symlink("..\\x")[20..].to_vec()));
+    assert_eq!(xattr(&link, "trusted.win.attributes"), Ok(b"1056".to_vec()));
+    assert_eq!(xattr(&link, "trusted.stratafs.win32"), Ok(symlink("..\\x")));
+    assert_eq!(xattrs(&link).len(), 5);
     let large = files.join("large");
     assert_eq!(xattr(&large, "user.stratafs.win32"), Err(Errno::TOOBIG));
     assert!(fs::read(files.join("large:large")).unwrap() == [2; 70_000]);
@@ -220,7 +224,8 @@ fn told(dir: &Path) -> BTreeMap<PathBuf, String> {
         let (mode, time) = (meta.mode(), (meta.mtime(), meta.mtime_nsec()));
         let bytes = meta.is_file().then(|| Digest::of(&fs::read(&path).unwrap()).to_string());
         let target = fs::read_link(&path).ok();
-        let win32 = xattr(&path, "user.stratafs.win32").ok();
+        let class = if meta.is_symlink() { "trusted" } else { "user" };
+        let win32 = xattr(&path, &format!("{class}.stratafs.win32")).ok();
         let name = path.strip_prefix(dir).unwrap().to_owned();
         if name != Path::new("") {
             let attributes = (xattrs(&path), win32, target);

@@ -199,13 +199,7 @@ impl Walk<'_> {
 
 /// The manifest for this host, or else the first.
 fn choose(found: &[Found]) -> Option<&Found> {
-    let host = Platform::host();
-    let rank = |found: &Found| match &found.platform {
-        Some(it) if it.name().is_some() && it.name() == host.name() => 0,
-        Some(it) if it.os == host.os && it.architecture == host.architecture => 1,
-        _ => 2,
-    };
-    found.iter().min_by_key(|found| rank(found))
+    found.iter().min_by_key(|found| Platform::distance(found.platform.as_ref()))
 }
 
 /// What records and labels say of an image.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::image::config_path;
 use super::layers::{self, read_list};
 use super::libpod::Libpod;
+use super::lists;
 use super::records::{self, ContainerRecord, ImageRecord, List};
 use super::roots::Roots;
 use crate::backing::{FileKind, Root};
@@ -105,8 +106,7 @@ fn read_images(root: &Root, is_additional: bool, catalog: &mut Catalog) {
 
 fn check_config(root: &Root, image: &ImageRecord) -> Result<()> {
     if !image.has_config {
-        let what = "it has no config, as a list of manifests or an artifact";
-        return Err(Error::unsupported(root.path().join(image.id.hex()), what));
+        return lists::read(root, image.id).map(drop);
     }
     let path = config_path(image.id);
     let stat = required(root.stat(&path))?;
@@ -136,6 +136,15 @@ fn read_containers(
         let pod = pod.or_else(|| libpod.container(id)?.pod.clone());
         catalog.containers.push(ContainerSummary { id, name, image, pod });
     }
+}
+
+/// The entries of all images of the store, and of those whose images it uses as well.
+pub(super) fn all_images(roots: &Roots) -> Result<Vec<ImageRecord>> {
+    let mut all = Vec::new();
+    for part in &roots.parts {
+        all.extend(read_list(&part.images, IMAGES, records::images)?.entries);
+    }
+    Ok(all)
 }
 
 /// The entry of the image `id`.

@@ -21,7 +21,8 @@ pub(super) fn read(
     known: &Known,
 ) -> Result<Container> {
     let record = find_container(roots, id)?;
-    let Described { home: written_at, mounts } = mounts::read(roots, id)?;
+    let described = mounts::read(roots, id)?.or_else(|| known.mounts.clone());
+    let Described { home: written_at, mounts } = described.unwrap_or_default();
     let (mut dirs, init_dirs) = files(layers, home, &record.layer)?.unwrap_or_default();
     if let (Some(ids), Some(own)) = (&record.ids, dirs.first_mut()) {
         own.owners = Some(layers.owners_in(ids));

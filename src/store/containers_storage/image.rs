@@ -8,6 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::catalog::find_image;
 use super::layers::{Layers, Listed};
+use super::lists;
 use super::roots::Roots;
 use crate::digest::{ChainId, DiffId, Digest, ImageId};
 use crate::error::{Error, Result};
@@ -24,6 +25,9 @@ pub(super) fn read(
     id: ImageId,
 ) -> Result<Image> {
     let record = find_image(roots, id)?;
+    if !record.has_config {
+        return lists::image(roots, layers, home, record);
+    }
     let (path, config) = config(roots, id)?;
     let diff_ids = diff_ids(&config).map_err(|why| Error::corrupt(&path, why))?;
     let chain = match &record.layer {

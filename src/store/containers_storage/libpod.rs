@@ -6,6 +6,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
+use super::mounts::{self, Described};
 use super::sqlite::{self, Database, text};
 use crate::backing::{Root, Time, Watched};
 use crate::bolt;
@@ -39,6 +40,8 @@ pub(super) struct Known {
     pub(super) pid: Option<u32>,
     /// Its pod.
     pub(super) pod: Option<Pod>,
+    /// What is to be mounted into it, as it was made.
+    pub(super) mounts: Option<Described>,
 }
 
 /// A stamp of the database.
@@ -96,6 +99,7 @@ impl Libpod {
             known.pod = config(&bucket).and_then(|config| {
                 pod_of(pods.get(config.pod.as_deref()?.as_bytes())?, &config.name)
             });
+            known.mounts = mounts::as_made(bucket.get(b"config").unwrap_or_default(), id);
             Some((id, known))
         };
         Libpod { containers: all(b"ctr").filter_map(known).collect() }
@@ -118,11 +122,13 @@ impl Libpod {
         let mut libpod = Libpod::default();
         let config = |row: &rusqlite::Row<'_>| {
             let id = ContainerId::from_hex(text(row, 0)?).ok()?;
+            let known = libpod.containers.entry(id).or_default();
+            known.mounts = text(row, 3).and_then(|json| mounts::as_made(json.as_bytes(), id));
             let pod = text(row, 2).and_then(|pod| pods.get(pod));
-            libpod.containers.entry(id).or_default().pod = pod_of(pod?, text(row, 1)?);
+            known.pod = pod_of(pod?, text(row, 1)?);
             Some(())
         };
-        let configs = "SELECT ID, Name, PodID FROM ContainerConfig";
+        let configs = "SELECT ID, Name, PodID, JSON FROM ContainerConfig";
         database.each(configs, config).map_err(corrupt)?;
         let state = |row: &rusqlite::Row<'_>| {
             let id = ContainerId::from_hex(text(row, 0)?).ok()?;

@@ -1,8 +1,9 @@
 //! What is mounted into a container, from the description that Podman gives to the runtime at each
-//! start: `userdata/config.json` (OCI runtime-spec, config.md, "Mounts").
+//! start: `userdata/config.json` (OCI runtime-spec, config.md, "Mounts"); of one that never ran, from
+//! what Podman's database says that it was made with.
 //!
-//! There all is bound by path, volumes and the engine's own small files too; where the container's
-//! root is mounted tells which paths are the engine's.
+//! In the former all is bound by path, volumes and the engine's own small files too; where the
+//! container's root is mounted tells which paths are the engine's.
 
 use std::path::{Path, PathBuf};
 
@@ -17,7 +18,7 @@ use crate::store::names::is_container_name;
 use crate::store::{Mount, MountSource};
 
 /// What a description tells.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Described {
     /// Where the engine that wrote it had the store.
     pub(super) home: Option<PathBuf>,
@@ -27,11 +28,48 @@ pub(super) struct Described {
 
 /// What is told of the container `id`: nothing where it was never started, and where the description
 /// makes no sense, for it must not hide the container.
-pub(super) fn read(roots: &Roots, id: ContainerId) -> Result<Described> {
-    let Some(containers) = &roots.containers else { return Ok(Described::default()) };
+pub(super) fn read(roots: &Roots, id: ContainerId) -> Result<Option<Described>> {
+    let Some(containers) = &roots.containers else { return Ok(None) };
     let path = format!("{}/userdata/config.json", id.hex());
     let json = if_found(containers.read(path, JSON_MAX))?;
-    Ok(json.and_then(|json| parse(&json, id)).unwrap_or_default())
+    Ok(json.and_then(|json| parse(&json, id)))
+}
+
+/// What the database says that the container `id` was made with (libpod/container_config.go).
+pub(super) fn as_made(json: &[u8], id: ContainerId) -> Option<Described> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Config {
+        spec: MadeSpec,
+        static_dir: String,
+        named_volumes: Option<Vec<Value>>,
+    }
+    #[derive(Deserialize)]
+    struct MadeSpec {
+        mounts: Option<Vec<Value>>,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct NamedVolume {
+        volume_name: String,
+        dest: String,
+        sub_path: Option<String>,
+    }
+    let config: Config = serde_json::from_slice(json).ok()?;
+    // `<store>/overlay-containers/<id>/userdata`
+    let store = Path::new(&config.static_dir).ancestors().nth(3)?;
+    let mounts = config.spec.mounts.unwrap_or_default().into_iter();
+    let mounts = mounts.filter_map(|mount| serde_json::from_value(mount).ok());
+    let mounts = mounts.filter_map(|mount| described(mount, store, id));
+    let volumes = config.named_volumes.unwrap_or_default().into_iter();
+    let volumes = volumes.filter_map(|it| serde_json::from_value::<NamedVolume>(it).ok());
+    let volumes = volumes
+        .filter(|it| is_container_name(&it.volume_name))
+        .filter(|it| it.sub_path.as_deref().unwrap_or_default().is_empty())
+        .map(|it| Mount { destination: it.dest, source: MountSource::Volume(it.volume_name) });
+    let mut mounts: Vec<Mount> = mounts.chain(volumes).collect();
+    mounts.sort();
+    Some(Described { home: Some(store.to_owned()), mounts })
 }
 
 #[derive(Deserialize)]
@@ -119,11 +157,38 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_container_that_never_ran_has_what_it_was_made_with() {
+        let id = ContainerId(Digest::of(b"container"));
+        let volume = |rest: &str| format!(r#"{{"volumeName":"nv","dest":"/v"{rest}}}"#);
+        let json = format!(
+            r#"{{"spec":{{"mounts":[
+                {{"destination":"/t","type":"tmpfs","source":"tmpfs"}},
+                {{"destination":"/b","type":"bind","source":"/srv","options":["ro"]}}, 7]}},
+            "namedVolumes":[{},{},{{"volumeName":"../x","dest":"/w"}},null],
+            "staticDir":"/s/overlay-containers/{}/userdata"}}"#,
+            volume(""),
+            volume(r#","subPath":"deep""#),
+            id.hex(),
+        );
+        let found = as_made(json.as_bytes(), id).unwrap();
+        let mount = |to: &str, source| Mount { destination: to.into(), source };
+        let expected = [
+            mount("/b", MountSource::Bind("/srv".into())),
+            mount("/v", MountSource::Volume("nv".into())),
+        ];
+        assert_eq!(found.mounts, expected);
+        assert_eq!(found.home.as_deref(), Some(Path::new("/s")));
+        for json in ["", "{}", r#"{"spec":{},"staticDir":"/x"}"#] {
+            assert_eq!(as_made(json.as_bytes(), id), None, "{json}");
+        }
+    }
+
     proptest::proptest! {
         #[test]
         fn no_description_makes_it_panic(json: Vec<u8>, to: String, from: String) {
             let id = ContainerId(Digest::of(b"container"));
-            let _ = parse(&json, id);
+            let _ = (parse(&json, id), as_made(&json, id));
             let json = serde_json::json!({ "root": { "path": &from }, "mounts": [
                 { "destination": &to, "type": "bind", "source": &from } ] });
             let _ = parse(json.to_string().as_bytes(), id);

@@ -58,6 +58,10 @@ pub(super) struct ImageRecord {
     pub(super) layer: Option<DirId>,
     /// True where the store has a config for it: a list of manifests has none.
     pub(super) has_config: bool,
+    /// Digests of its manifests: it may have been pulled by several.
+    pub(super) manifests: Vec<Digest>,
+    /// When it was made, as stored; may be empty.
+    pub(super) created: String,
 }
 
 /// Parses `images.json`.
@@ -68,7 +72,9 @@ pub(super) fn images(json: &[u8]) -> Result<List<ImageRecord>, String> {
         id: String,
         names: Option<Vec<String>>,
         layer: Option<String>,
+        digest: Option<String>,
         big_data_names: Option<Vec<String>>,
+        created: Option<String>,
     }
     list(json, |text| {
         let entry: Entry = parse(text)?;
@@ -81,8 +87,19 @@ pub(super) fn images(json: &[u8]) -> Result<List<ImageRecord>, String> {
             }
         }
         let key = id.to_string();
-        let has_config = entry.big_data_names.is_none_or(|names| names.contains(&key));
-        Ok(ImageRecord { id, names, nameless, layer: layer_id(entry.layer)?, has_config })
+        let has_config = entry.big_data_names.as_ref().is_none_or(|names| names.contains(&key));
+        let data = entry.big_data_names.unwrap_or_default();
+        let manifests = data.iter().filter_map(|name| name.strip_prefix("manifest-"));
+        let manifests = manifests.chain(entry.digest.as_deref());
+        Ok(ImageRecord {
+            id,
+            names,
+            nameless,
+            layer: layer_id(entry.layer)?,
+            has_config,
+            manifests: manifests.filter_map(|text| Digest::parse(text).ok()).collect(),
+            created: entry.created.unwrap_or_default(),
+        })
     })
 }
 

@@ -15,6 +15,8 @@ use crate::backing::{Heard, Stat, Watch};
 use crate::digest::{ContainerId, DiffId, Digest, ImageId};
 use crate::store::{LayerDir, LayerSource, LayerStore, Marks, OpenError, State, UNMAPPED};
 
+mod lists;
+
 /// A store made by hand: layers hold one file each, named after their directory.
 struct Small {
     /// What is removed in the end.
@@ -135,6 +137,20 @@ impl Small {
             images.push(json!({
                 "id": id.hex(), "names": names, "layer": layers.last().map(|name| hex(name)),
                 "big-data-names": [id.to_string(), "manifest"],
+            }));
+        });
+        id
+    }
+
+    /// A list of manifests with this index.
+    fn add_list(&self, name: &str, reference: &str, index: &str) -> ImageId {
+        let id = ImageId(Digest::of(name.as_bytes()));
+        self.write(self.part("images").join(id.hex()).join("manifest"), index);
+        self.edit("images/images.json", |images| {
+            images.retain(|image| image["id"] != id.hex());
+            images.push(json!({
+                "id": id.hex(), "names": [reference], "big-data-names": ["manifest", "instances.json"],
+                "digest": Digest::of(b"empty").to_string(), "created": "2026-11-21T21:23:25Z",
             }));
         });
         id

@@ -56,8 +56,13 @@ fn stamp_images(image: &Root, taking: &mut Taking) -> Result<()> {
 /// The directories whose names the stamp is made of. An image's own are not among them: what is
 /// written there goes with a new config or a new list of names.
 pub(super) fn watched(roots: &Roots) -> Result<Vec<Watched>> {
-    let images = ["", "imagedb/content", "imagedb/metadata", CONFIGS, METADATA];
-    let mut watched = Vec::new();
+    let (images, mut watched): (&[&str], _) = match roots.era {
+        // The list of references is beside the directory of images.
+        Era::Graph => (&[""], vec![Watched::Names(roots.data.dir("")?)]),
+        Era::Content => {
+            (&["", "imagedb/content", "imagedb/metadata", CONFIGS, METADATA], Vec::new())
+        }
+    };
     for path in images {
         watched.extend(if_found(roots.image.dir(path))?.map(Watched::Names));
     }
@@ -65,7 +70,14 @@ pub(super) fn watched(roots: &Roots) -> Result<Vec<Watched>> {
         watched.extend(containers::watched(root)?);
     }
     watched.extend(volumes::watched(roots.volumes.as_ref())?);
-    Ok(watched)
+    let in_place = |it| match it {
+        Watched::Names(dir) | Watched::Writes(dir) => Watched::Writes(dir),
+    };
+    Ok(match roots.era {
+        // Docker to 1.9 writes over its files.
+        Era::Graph => watched.into_iter().map(in_place).collect(),
+        Era::Content => watched,
+    })
 }
 
 /// Reads all names.

@@ -72,6 +72,10 @@ impl Opened {
             self.all.retain(|_, layer| layer.root.strong_count() > 0);
             self.limit = 2 * self.all.len().max(OPEN_MAX.get());
         }
+        let removed = self.recent.iter().filter(|(_, root)| root.is_removed());
+        for path in removed.map(|(path, _)| path.clone()).collect::<Vec<_>>() {
+            self.recent.pop(&path);
+        }
         self.recent.put(path.clone(), root.clone());
         self.all.insert(path, OpenLayer { identity, root: Arc::downgrade(root) });
     }
