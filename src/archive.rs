@@ -13,6 +13,7 @@ pub mod history;
 pub mod inspect;
 mod layer;
 pub mod layers;
+mod outlined;
 mod pack;
 pub mod patterns;
 mod podman;

@@ -1,4 +1,4 @@
-//! What compressed blobs inflate to, kept as long as there is room for it.
+//! What compressed blobs inflate to, and outlines of layers' tars, kept as long as there is room.
 //!
 //! What makes it hard:
 //! 1. An inflated layer may be larger than all the room there is. It is kept in segments, each a file
@@ -29,8 +29,10 @@ use crate::metrics::{Counter, Usage};
 mod disk;
 mod index;
 mod inflated;
+mod kept;
 
 pub use disk::{Disk, Stats};
+pub use kept::NewFile;
 
 use index::Index;
 use inflated::Inflated;
@@ -154,6 +156,24 @@ impl Cache {
         Ok(self.inflated(Key { output: name, source: name }, bytes, None)?)
     }
 
+    /// The outline that is kept under `key`. Nobody has checked it, and it may go at any moment.
+    #[must_use]
+    pub fn outline(&self, key: Digest) -> Option<Arc<dyn Bytes>> {
+        Some(Arc::new(self.disk.as_ref()?.open_outline(key)?))
+    }
+
+    /// A file to write an outline to that takes some `size` bytes; `None` where nothing can be kept.
+    #[must_use]
+    pub fn new_outline(&self, key: Digest, size: u64) -> Option<NewFile<'_>> {
+        self.disk.as_ref()?.new_outline(key, size)
+    }
+
+    /// Keeps an outline where it can.
+    pub fn keep_outline(&self, key: Digest, bytes: &[u8]) {
+        // Where it is not kept, it is made again.
+        let _ = self.disk.as_ref().is_some_and(|disk| disk.write_outline(key, bytes));
+    }
+
     fn inflated(
         self: &Arc<Cache>,
         key: Key,
@@ -242,16 +262,19 @@ impl Default for Cache {
     }
 }
 
-/// Where an ordinary user's cache is, and root's.
+/// Where an ordinary user's cache is, and root's; both where `STRATAFS_CACHE` says, if it does.
 ///
 /// Not said where the environment names no home.
 #[must_use]
 pub fn default_directory() -> Option<PathBuf> {
+    let named =
+        |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    if let Some(named) = named("STRATAFS_CACHE") {
+        return Some(named);
+    }
     if rustix::process::geteuid().is_root() {
         return Some(PathBuf::from("/var/cache/stratafs"));
     }
-    let named =
-        |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let home = || Some(named("HOME")?.join(".cache"));
     Some(named("XDG_CACHE_HOME").or_else(home)?.join("stratafs"))
 }

@@ -63,7 +63,7 @@ enum Command {
     Umount(UmountArgs),
     /// Layers of Windows, without a mount
     WindowsLayer(windows::WindowsArgs),
-    /// Look after what compressed layers were inflated to
+    /// Look after what was worked out of layers, and fill it
     #[command(subcommand)]
     Cache(cache::CacheCommand),
     /// List the stores that are found, and what of them can't be read
@@ -172,7 +172,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<ExitCode, Failure
     };
     let log = start_log(&cli);
     match cli.command {
-        Command::Cache(command) => cache::run(&command),
+        Command::Cache(command) => cache::run(&command, cli.quiet),
         Command::Mount(args) => mount(args, &log),
         Command::Stores(args) => stores::run(&args),
         Command::Ls(args) => ls::run(&args),

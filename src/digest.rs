@@ -68,6 +68,12 @@ impl Digest {
         hex
     }
 
+    /// Its 32 bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// The first 8 bytes as a number, to seed a hash with.
     #[must_use]
     pub fn prefix(&self) -> u64 {

@@ -15,16 +15,19 @@ use crate::error::{Error, Result};
 mod check;
 mod files;
 mod live;
+mod paged;
 mod run;
 mod seal;
 
 pub use files::{Expect, FileRef};
 pub use live::{Changed, ChangedFile, Difference};
+pub use paged::{Pages, Pool};
 pub use run::Run;
 
 use check::{Checks, Unchecked};
 use files::FileTable;
 use live::Findings;
+use paged::Paged;
 use seal::Seal;
 
 /// A run of zeros counts as a hole from this length on, in bytes: a page.
@@ -57,6 +60,7 @@ pub struct Recipe {
     segments: Vec<Segment>,
     inline: Box<[u8]>,
     parts: Vec<Arc<Recipe>>,
+    paged: Vec<Paged>,
     bytes: Vec<Arc<dyn Bytes>>,
     files: FileTable,
     checks: Checks,
@@ -80,6 +84,8 @@ enum Source {
     File(u32),
     /// The whole of another recipe.
     Part(u32),
+    /// All pages of one of `paged`.
+    Paged(u32),
     /// The whole of one of `bytes`.
     Bytes(u32),
 }
@@ -95,6 +101,7 @@ impl Recipe {
             segments,
             inline: bytes.into_boxed_slice(),
             parts: Vec::new(),
+            paged: Vec::new(),
             bytes: Vec::new(),
             files: FileTable::default(),
             checks: Checks::none(),
@@ -154,6 +161,7 @@ impl Recipe {
             + self.segments.len() * size_of::<Segment>()
             + self.inline.len()
             + self.files.weight()
+            + self.paged.iter().map(Paged::weight).sum::<usize>()
             + self.bytes.iter().map(|bytes| bytes.weight()).sum::<usize>()
     }
 
@@ -268,6 +276,10 @@ impl Recipe {
             Source::Part(part) => {
                 self.parts[part as usize].read_at(offset, buf)?;
             }
+            Source::Paged(paged) => {
+                let read = self.paged[paged as usize].read_at(offset, buf, unchecked);
+                return self.or_reopen(read);
+            }
             Source::Bytes(index) => {
                 let bytes = &self.bytes[index as usize];
                 if bytes.read_at(offset, buf)? < buf.len() {
@@ -292,6 +304,11 @@ impl Recipe {
             let checked = self.checks.read(&self.files, index, &open, offset, buf, unchecked);
             checked.map_err(|why| self.files.error(index, why))
         });
+        self.or_reopen(read)
+    }
+
+    /// The same; where a read failed, what is sealed is looked at again by the next.
+    fn or_reopen(&self, read: Result<()>) -> Result<()> {
         if let (Err(_), Some(seal)) = (&read, &self.seal) {
             seal.reopen();
         }
@@ -313,6 +330,7 @@ impl Recipe {
                 open.seek(from, seek).map_err(|err| self.files.error(file, err.into()))?
             }
             Source::Part(part) => self.parts[part as usize].seek(from, seek)?,
+            Source::Paged(paged) => self.paged[paged as usize].seek(from, seek)?,
             Source::Inline(_) | Source::Zeros | Source::File(_) | Source::Bytes(_) => {
                 (seek == Seek::Data).then_some(from)
             }
@@ -344,6 +362,7 @@ pub struct RecipeBuilder {
     segments: Vec<Segment>,
     inline: Vec<u8>,
     parts: Vec<Arc<Recipe>>,
+    paged: Vec<Paged>,
     bytes: Vec<Arc<dyn Bytes>>,
     files: FileTable,
     len: u64,
@@ -396,6 +415,14 @@ impl RecipeBuilder {
         self.push(len, Source::Part((self.parts.len() - 1) as u32));
     }
 
+    /// All that `pages` are of; those that were read last are kept in `pool`.
+    pub fn push_pages(&mut self, pages: Arc<dyn Pages>, pool: &Arc<Pool>) {
+        let paged = Paged::new(pages, pool);
+        let len = paged.len();
+        self.paged.push(paged);
+        self.push(len, Source::Paged((self.paged.len() - 1) as u32));
+    }
+
     /// Tells that what `root` holds at the path `from` is at `to` in the archive, for the names of
     /// [`Recipe::changed_files`].
     pub fn place(&mut self, root: &Arc<Root>, from: &[u8], to: &[u8]) {
@@ -442,6 +469,7 @@ impl RecipeBuilder {
             segments: self.segments,
             inline: self.inline.into_boxed_slice(),
             parts: self.parts,
+            paged: self.paged,
             bytes: self.bytes,
             files: self.files,
             findings: Findings::default(),

@@ -1,10 +1,11 @@
-//! Tar, byte for byte as Go's `archive/tar` (1.10 and later) writes it, tar-split records, and tars
-//! of whoever wrote them.
+//! Tar, byte for byte as Go's `archive/tar` (1.10 and later) writes it, tar-split records and their
+//! outlines, and tars of whoever wrote them.
 //!
 //! Source: Go's archive/tar (writer.go, common.go, strconv.go); POSIX.1-2001 pax.
 
 pub mod header;
 pub mod name;
+pub mod outline;
 pub mod pax;
 pub mod read;
 pub mod split;

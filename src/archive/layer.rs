@@ -10,8 +10,10 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::layers::Layers;
+use super::outlined::Outlined;
 use crate::backing::Root;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
@@ -19,18 +21,19 @@ use crate::overlay::{Stack, parent_and_name};
 use crate::recipe::{Expect, FileRef, Recipe, RecipeBuilder, Verify};
 use crate::store::{Layer, LayerDir, LayerSource};
 use crate::tar::name::rooted;
+use crate::tar::outline::{Block, Part};
 use crate::tar::read::Entries;
-use crate::tar::split::{self, Entry, SplitError};
 
-/// The uncompressed tar of `layer`. Reads its record, and no file of the layer yet; a compressed blob
-/// is inflated once.
+/// The uncompressed tar of `layer`. Reads the outline of its record, and no file of the layer yet; a
+/// compressed blob is inflated once.
 ///
 /// # Errors
 /// Fails when the record is missing or damaged.
 pub(super) fn layer_tar(layer: &Layer, layers: &Layers, verify: Verify) -> Result<Recipe> {
+    let mut recipe = RecipeBuilder::new();
     match &layer.source {
         LayerSource::TarSplit { root, path } => {
-            let recipe = rebuilt(layer, root, path)?;
+            push_outlined(&mut recipe, layer, layers, root, path)?;
             if recipe.is_empty() && layer.diff_id.0 != Digest::of(b"") {
                 return Err(Error::corrupt(&layer.directory, "its tar-split record is empty"));
             }
@@ -39,9 +42,11 @@ pub(super) fn layer_tar(layer: &Layer, layers: &Layers, verify: Verify) -> Resul
                 Verify::Always => recipe.finish_sealed(layer.diff_id.0),
             }
         }
-        LayerSource::Undigested { root, path } => rebuilt(layer, root, path)?.finish(),
+        LayerSource::Undigested { root, path } => {
+            push_outlined(&mut recipe, layer, layers, root, path)?;
+            recipe.finish()
+        }
         LayerSource::Blob(blob) => {
-            let mut recipe = RecipeBuilder::new();
             recipe.push_bytes(layers.blob(blob, layer.diff_id)?);
             recipe.finish()
         }
@@ -51,21 +56,37 @@ pub(super) fn layer_tar(layer: &Layer, layers: &Layers, verify: Verify) -> Resul
     }
 }
 
-fn rebuilt(layer: &Layer, root: &Root, name: &Path) -> Result<RecipeBuilder> {
-    let missing = || Error::corrupt(&layer.directory, "no layer directory");
-    let mut bodies = Bodies::new(&layer.dirs).ok_or_else(missing)?;
+fn push_outlined(
+    recipe: &mut RecipeBuilder,
+    layer: &Layer,
+    layers: &Layers,
+    root: &Arc<Root>,
+    path: &Path,
+) -> Result<()> {
+    let outlined = Outlined::open(layer, root, path, layers.cache())?;
+    recipe.push_pages(Arc::new(outlined), layers.pool());
+    Ok(())
+}
+
+/// What a block of a layer's outline stands for, whose files are in `dirs`.
+pub(super) fn page(block: &Block, dirs: &[LayerDir]) -> Option<Result<Recipe>> {
+    let mut bodies = Bodies::new(dirs)?;
     let mut recipe = RecipeBuilder::new();
-    read_record(root, name, |entry| {
-        match entry {
-            Entry::Segment(bytes) => recipe.push_inline(&bytes),
-            Entry::File { crc: None, .. } => {}
-            Entry::File { name, size, crc: Some(crc) } => {
-                bodies.push(&mut recipe, &name, size, Expect::Crc(crc))?;
+    for part in block.parts()? {
+        match part {
+            Part::Raw(bytes) => {
+                // The padding of the file before, which need not be kept.
+                let zeros = bytes.iter().take_while(|byte| **byte == 0).count();
+                recipe.push_zeros(zeros as u64);
+                recipe.push_inline(&bytes[zeros..]);
+            }
+            Part::File { crc: None, .. } => {}
+            Part::File { name, size, crc: Some(crc) } => {
+                bodies.push(&mut recipe, name, size, Expect::Crc(crc));
             }
         }
-        Ok(())
-    })?;
-    Ok(recipe)
+    }
+    Some(recipe.finish())
 }
 
 /// Paths of the entries of a layer's tar, in its order: relative to the root, and clean. `None` where
@@ -77,11 +98,11 @@ pub(super) fn names(layer: &Layer, layers: &Layers) -> Result<Option<Vec<Vec<u8>
     let mut names = Vec::new();
     match &layer.source {
         LayerSource::TarSplit { root, path } | LayerSource::Undigested { root, path } => {
-            read_record(root, path, |entry| {
-                if let Entry::File { name, .. } = entry {
-                    names.push(rooted(&name));
+            let outlined = Outlined::open(layer, root, path, layers.cache())?;
+            outlined.visit(|part| {
+                if let Part::File { name, .. } = part {
+                    names.push(rooted(name));
                 }
-                Ok(())
             })?;
         }
         LayerSource::Blob(blob) => {
@@ -94,41 +115,6 @@ pub(super) fn names(layer: &Layer, layers: &Layers) -> Result<Option<Vec<Vec<u8>
         LayerSource::Missing => return Ok(None),
     }
     Ok(Some(names))
-}
-
-fn read_record(
-    root: &Root,
-    name: &Path,
-    visit: impl FnMut(Entry) -> Result<(), Problem>,
-) -> Result<()> {
-    let shown = root.path().join(name);
-    let record = root.open_file(name).map_err(|err| match err {
-        err if err.is_not_found() || err.is_misplaced() => {
-            Error::corrupt(&shown, "missing: the layer's tar can't be rebuilt without it")
-        }
-        err => err,
-    })?;
-    split::read(record, visit).map_err(|problem| match problem {
-        Problem::Record(SplitError(why)) => Error::corrupt(&shown, why),
-        Problem::Other(err) => err,
-    })
-}
-
-enum Problem {
-    Record(SplitError),
-    Other(Error),
-}
-
-impl From<SplitError> for Problem {
-    fn from(err: SplitError) -> Problem {
-        Problem::Record(err)
-    }
-}
-
-impl From<Error> for Problem {
-    fn from(err: Error) -> Problem {
-        Problem::Other(err)
-    }
 }
 
 /// Finds the files that a record names.
@@ -144,19 +130,13 @@ impl<'a> Bodies<'a> {
         Some(Bodies { own: dirs.first()?, stack: Stack::new(dirs.to_vec()), last: None })
     }
 
-    fn push(
-        &mut self,
-        recipe: &mut RecipeBuilder,
-        name: &[u8],
-        size: u64,
-        expect: Expect,
-    ) -> Result<()> {
+    fn push(&mut self, recipe: &mut RecipeBuilder, name: &[u8], size: u64, expect: Expect) {
         let path = rooted(name);
         let (directory, base) = parent_and_name(&path);
         if self.is_own(directory) {
             let root = &self.own.root;
             recipe.push_file(&FileRef { root, directory, name: base, size, expect });
-            return Ok(());
+            return;
         }
         match self.stack.resolve(&path) {
             Ok(entry) => {
@@ -170,7 +150,6 @@ impl<'a> Bodies<'a> {
                 recipe.push_file(&FileRef { root, directory, name: base, size, expect });
             }
         }
-        Ok(())
     }
 
     fn is_own(&mut self, directory: &[u8]) -> bool {

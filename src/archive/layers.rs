@@ -15,12 +15,16 @@ use crate::metrics::Usage;
 use crate::oci::ImageConfig;
 use crate::overlay::Stack;
 use crate::overlay::changes::{Flavor, changes};
-use crate::recipe::{Recipe, Verify};
+use crate::recipe::{Pool, Recipe, Verify};
 use crate::store::{Blob, Image, Layer, LayerDir, LayerSource, Marks};
 use crate::tar::tree;
 
 /// Memory that tables of layers may take before the least recently used go, in bytes.
 const WEIGHT: usize = 64 << 20;
+
+/// Memory that parts of outlines may take before the least recently read go, in bytes: those of some
+/// 50,000 files.
+const PAGES: usize = 32 << 20;
 
 /// How many tables are kept at most.
 const TABLES: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1023);
@@ -30,6 +34,8 @@ const TABLES: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1023);
 pub struct Layers {
     verify: Verify,
     cache: Arc<Cache>,
+    /// What was read last of the tars of layers that are unpacked.
+    pool: Arc<Pool>,
     /// By diff ID, and the version of the blob.
     tables: Mutex<LruCache<(DiffId, u64), Arc<Table>>>,
     usage: Mutex<Usage>,
@@ -43,8 +49,17 @@ impl Layers {
     /// Nothing is known yet; what is inflated goes to `cache`.
     #[must_use]
     pub fn new(verify: Verify, cache: Arc<Cache>) -> Layers {
+        let pool = Arc::new(Pool::new(PAGES));
         let tables = Mutex::new(LruCache::new(TABLES));
-        Layers { verify, cache, tables, usage: Mutex::default() }
+        Layers { verify, cache, pool, tables, usage: Mutex::default() }
+    }
+
+    pub(super) fn cache(&self) -> &Arc<Cache> {
+        &self.cache
+    }
+
+    pub(super) fn pool(&self) -> &Arc<Pool> {
+        &self.pool
     }
 
     /// The uncompressed tar of a layer that is a blob.

@@ -175,6 +175,9 @@ impl Bytes for Held {
     fn path(&self) -> PathBuf {
         self.path.clone()
     }
+    fn weight(&self) -> usize {
+        self.bytes.len()
+    }
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! The directory of a cache: files that are whole or not there, and no more of them than there is
 //! room for.
 //!
-//! `data/HH/DIGEST.NUMBER` are segments, `index/DIGEST` indexes; `tmp/` holds what is being written.
-//! The least recently used segments go first, then indexes; when a file was used is its time of
-//! access, which is set for it.
+//! `data/HH/DIGEST.NUMBER` are segments, `index/DIGEST` indexes, `outline/DIGEST` outlines of layers'
+//! tars; `tmp/` holds what is being written. The least recently used segments go first, then the
+//! others; when a file was used is its time of access, which is set for it.
 //!
 //! Several processes may write here. They do so by turns ([`Turn`]), since each has to know what the
 //! others wrote, or together they would go beyond the bound.
@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use super::SEGMENT;
+use super::kept::{KeptFile, NewFile};
 use turn::{Room, Turn};
 
 mod turn;
@@ -59,6 +60,17 @@ pub struct Stats {
     pub indexes: u64,
     /// Their bytes.
     pub index_bytes: u64,
+    /// Outlines of layers' tars.
+    pub outlines: u64,
+    /// Their bytes.
+    pub outline_bytes: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Segment,
+    Index,
+    Outline,
 }
 
 /// A file of the cache.
@@ -66,7 +78,7 @@ struct Stored {
     path: PathBuf,
     size: u64,
     used: SystemTime,
-    is_index: bool,
+    kind: Kind,
 }
 
 impl Disk {
@@ -76,13 +88,14 @@ impl Disk {
     /// Fails where it can't be made or written, or others may write to it.
     pub fn open(path: &Path, bound: u64) -> Result<Disk> {
         let failed = |err| Error::io(path, err);
-        for part in ["data", "index", "tmp"] {
-            make_dir(&path.join(part)).map_err(failed)?;
-        }
-        let stat = fs::metadata(path).map_err(failed)?;
         let own = rustix::process::geteuid().as_raw();
-        if stat.uid() != own || stat.mode() & 0o022 != 0 {
-            return Err(Error::invalid(path, "others than this user may write to it"));
+        for part in ["data", "index", "outline", "tmp", ""] {
+            let part = path.join(part);
+            make_dir(&part).map_err(failed)?;
+            let stat = fs::metadata(&part).map_err(failed)?;
+            if stat.uid() != own || stat.mode() & 0o022 != 0 {
+                return Err(Error::invalid(part, "others than this user may write to it"));
+            }
         }
         let disk = Disk {
             path: path.to_owned(),
@@ -104,9 +117,10 @@ impl Disk {
     pub fn stats(&self) -> Result<Stats> {
         let mut stats = Stats::default();
         for file in self.files().map_err(|err| Error::io(&self.path, err))? {
-            let (count, bytes) = match file.is_index {
-                true => (&mut stats.indexes, &mut stats.index_bytes),
-                false => (&mut stats.segments, &mut stats.segment_bytes),
+            let (count, bytes) = match file.kind {
+                Kind::Segment => (&mut stats.segments, &mut stats.segment_bytes),
+                Kind::Index => (&mut stats.indexes, &mut stats.index_bytes),
+                Kind::Outline => (&mut stats.outlines, &mut stats.outline_bytes),
             };
             *count += 1;
             *bytes += file.size;
@@ -119,7 +133,20 @@ impl Disk {
     /// # Errors
     /// Fails when it can't be read.
     pub fn prune(&self, bytes: u64) -> Result<u64> {
-        let (before, after) = self.shrink(bytes).map_err(|err| Error::io(&self.path, err))?;
+        self.remove(bytes, SystemTime::UNIX_EPOCH)
+    }
+
+    /// Removes what nobody has used since `since`; how many bytes went.
+    ///
+    /// # Errors
+    /// Fails when it can't be read.
+    pub fn prune_unused(&self, since: SystemTime) -> Result<u64> {
+        self.remove(u64::MAX, since)
+    }
+
+    fn remove(&self, bound: u64, since: SystemTime) -> Result<u64> {
+        let (before, after) =
+            self.shrink(bound, since).map_err(|err| Error::io(&self.path, err))?;
         Ok(before - after)
     }
 
@@ -145,6 +172,22 @@ impl Disk {
         self.write(&self.index_path(key), bytes)
     }
 
+    pub(super) fn open_outline(&self, key: Digest) -> Option<KeptFile> {
+        KeptFile::open(self.outline_path(key))
+    }
+
+    /// Whether it was written.
+    pub(super) fn write_outline(&self, key: Digest, bytes: &[u8]) -> bool {
+        self.write(&self.outline_path(key), bytes)
+    }
+
+    /// A file to be written that will take some `size` bytes, where they may find room.
+    pub(super) fn new_outline(&self, key: Digest, size: u64) -> Option<NewFile<'_>> {
+        let is_possible = size <= self.bound && self.tell(self.has_space(size))?;
+        is_possible.then_some(())?;
+        self.tell(NewFile::create(self, &self.outline_path(key), self.temporary()))
+    }
+
     pub(super) fn open_segment(&self, output: Digest, segment: u64) -> Option<File> {
         let file = open(&self.segment_path(output, segment))?;
         touch(&file, &file.metadata().ok()?);
@@ -168,6 +211,10 @@ impl Disk {
         self.path.join("index").join(key.hex())
     }
 
+    fn outline_path(&self, key: Digest) -> PathBuf {
+        self.path.join("outline").join(key.hex())
+    }
+
     fn segment_path(&self, output: Digest, segment: u64) -> PathBuf {
         let hex = output.hex();
         self.path.join("data").join(&hex[..2]).join(format!("{hex}.{segment}"))
@@ -181,26 +228,37 @@ impl Disk {
 
     /// Writes a file whole, or not at all.
     fn write(&self, path: &Path, bytes: &[u8]) -> bool {
-        self.try_write(path, bytes).unwrap_or_else(|err| {
+        let written = self.keep(bytes.len() as u64, || self.put(path, bytes));
+        self.tell(written).unwrap_or(false)
+    }
+
+    /// Says once that nothing can be written here.
+    pub(super) fn tell<T>(&self, result: io::Result<T>) -> Option<T> {
+        let failed = |err| {
             if !self.has_warned.swap(true, Ordering::Relaxed) {
                 tracing::warn!("{}: nothing is kept here: {err}", self.path.display());
             }
-            false
-        })
+        };
+        result.map_err(failed).ok()
     }
 
-    fn try_write(&self, path: &Path, bytes: &[u8]) -> io::Result<bool> {
+    /// Makes room for a file of `len` bytes, and calls `put` to give it its name; whether it did.
+    pub(super) fn keep(&self, len: u64, put: impl FnOnce() -> io::Result<()>) -> io::Result<bool> {
         let Some(turn) = Turn::take(&self.path)? else { return Ok(false) };
-        let len = bytes.len() as u64;
         let room = self.make_room(turn.room()?, len)?;
         let after = room.after(len);
-        let has_room = after.held <= self.bound && self.missing_on_disk(len)? == 0;
+        let has_room = after.held <= self.bound && self.has_space(len)?;
         // Counted before it is there: whoever is killed meanwhile leaves a count that is too high.
         turn.note(if has_room { after } else { room })?;
         if has_room {
-            self.put(path, bytes)?;
+            put()?;
         }
         Ok(has_room)
+    }
+
+    /// Whether the disk's part stays free after `bytes` more.
+    pub(super) fn has_space(&self, bytes: u64) -> io::Result<bool> {
+        self.missing_on_disk(bytes).map(|missing| missing == 0)
     }
 
     fn put(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -228,7 +286,8 @@ impl Disk {
         if lacking == 0 {
             return Ok(room);
         }
-        let (_, held) = self.shrink(room.held.saturating_sub(lacking.max(self.bound / 16)))?;
+        let bound = room.held.saturating_sub(lacking.max(self.bound / 16));
+        let (_, held) = self.shrink(bound, SystemTime::UNIX_EPOCH)?;
         Ok(Room::looked_at(held))
     }
 
@@ -240,15 +299,16 @@ impl Disk {
         Ok(kept.saturating_add(bytes).saturating_sub(free))
     }
 
-    /// What it holds before and after.
-    fn shrink(&self, bound: u64) -> io::Result<(u64, u64)> {
+    /// Leaves at most `bound` bytes, and nothing that was used last before `since`. What it holds
+    /// before and after.
+    fn shrink(&self, bound: u64, since: SystemTime) -> io::Result<(u64, u64)> {
         let mut files = self.files()?;
-        files.sort_by_key(|file| (file.is_index, file.used));
+        files.sort_by_key(|file| (file.kind != Kind::Segment, file.used));
         let before: u64 = files.iter().map(|file| file.size).sum();
         let mut held = before;
         for file in &files {
-            if held <= bound {
-                break;
+            if held <= bound && file.used >= since {
+                continue;
             }
             match fs::remove_file(&file.path) {
                 Ok(()) => {
@@ -281,22 +341,23 @@ impl Disk {
         for shelf in fs::read_dir(self.path.join("data"))? {
             let shelf = shelf?;
             if shelf.file_type()?.is_dir() {
-                collect(&shelf.path(), false, &mut files)?;
+                collect(&shelf.path(), Kind::Segment, &mut files)?;
             }
         }
-        collect(&self.path.join("index"), true, &mut files)?;
+        collect(&self.path.join("index"), Kind::Index, &mut files)?;
+        collect(&self.path.join("outline"), Kind::Outline, &mut files)?;
         Ok(files)
     }
 }
 
-fn collect(dir: &Path, is_index: bool, files: &mut Vec<Stored>) -> io::Result<()> {
+fn collect(dir: &Path, kind: Kind, files: &mut Vec<Stored>) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
         // It may be gone again.
         let Ok(stat) = entry.metadata() else { continue };
         if stat.is_file() {
             let used = stat.accessed().unwrap_or(SystemTime::UNIX_EPOCH);
-            files.push(Stored { path: entry.path(), size: stat.len(), used, is_index });
+            files.push(Stored { path: entry.path(), size: stat.len(), used, kind });
         }
     }
     Ok(())
@@ -306,14 +367,14 @@ fn make_dir(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
-fn open(path: &Path) -> Option<File> {
+pub(super) fn open(path: &Path) -> Option<File> {
     let mut options = File::options();
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC;
     options.read(true).custom_flags(flags).open(path).ok()
 }
 
 /// Notes that a file is used.
-fn touch(file: &File, stat: &fs::Metadata) {
+pub(super) fn touch(file: &File, stat: &fs::Metadata) {
     let age = stat.accessed().ok().and_then(|used| used.elapsed().ok());
     if age.is_some_and(|age| age > USED) {
         // Where it can't be noted, the file goes earlier than it should.

@@ -1,13 +1,14 @@
 //! One inflated layer, read anywhere.
 
 use std::fs::File;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use super::index::{Index, sum};
+use super::kept::stamp;
 use super::{CHUNK, Cache, Key, SEGMENT, lock};
-use crate::backing::{Bytes, Fingerprint};
+use crate::backing::Bytes;
 use crate::error::{Error, Result};
 use crate::inflate::{Entry, Point, Stream};
 
@@ -134,11 +135,7 @@ impl Inflated {
         let file = disk.open_segment(self.key.output, segment)?;
         let size = self.segment_len(segment);
         let stat = file.metadata().ok().filter(|stat| stat.len() == size)?;
-        let mut stamp = Fingerprint::new();
-        for part in [stat.ino(), stat.mtime().cast_unsigned(), stat.mtime_nsec().cast_unsigned()] {
-            stamp.add(&part.to_le_bytes());
-        }
-        let stamp = stamp.finish();
+        let stamp = stamp(&stat);
         let last = within + buf.len() as u64 - 1;
         for chunk in within / CHUNK..=last / CHUNK {
             if !self.check(&file, segment, chunk, stamp)? {

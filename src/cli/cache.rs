@@ -1,27 +1,38 @@
-//! The cache on the command line: where it is, how large it may get, and what it holds.
+//! The cache on the command line: where it is, how large it may get, what it holds, and filling it.
 
+use std::collections::HashSet;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, SystemTime};
 
 use clap::{Args, Subcommand};
+use serde::Serialize;
 
+use super::progress::Progress;
+use super::source::{self, Place};
 use super::status::{ExitStatus, Failure};
+use crate::archive::layers::Layers;
 use crate::cache::{Cache, Disk, default_directory};
 use crate::error::Error;
+use crate::recipe::Verify;
+use crate::store::{Context, Layer, LayerSource, LayerStore};
 
 /// How large the cache may get unless told otherwise, in bytes.
 const BOUND: u64 = 4 << 30;
 
-/// Where what is inflated is kept.
+/// Where what was worked out is kept.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Args)]
 pub(super) struct CacheArgs {
-    /// Keep what compressed layers inflate to in this directory
-    /// [default: /var/cache/stratafs for root, else $XDG_CACHE_HOME/stratafs]
+    /// Keep what was worked out of layers in this directory: outlines of their tars, and what
+    /// compressed ones inflate to [default: $STRATAFS_CACHE, else /var/cache/stratafs for root,
+    /// $XDG_CACHE_HOME/stratafs for others]
     #[arg(long = "cache", value_name = "DIR")]
     pub(super) directory: Option<PathBuf>,
-    /// Keep no more than this there: bytes, or with K, M, G or T; 0: write nothing, and inflate again
+    /// Keep no more than this there: bytes, or with K, M, G or T; 0: write nothing, and work out again
     /// what is read again [default: 4G]
     #[arg(long = "cache-size", value_name = "BYTES", value_parser = parse_size)]
     pub(super) size: Option<u64>,
@@ -31,11 +42,61 @@ pub(super) struct CacheArgs {
 #[derive(Debug, Subcommand)]
 pub(super) enum CacheCommand {
     /// Say what it holds
-    Stats(CacheArgs),
+    Stats(StatsArgs),
     /// Remove what was used least recently, down to --cache-size
-    Prune(CacheArgs),
+    Prune(PruneArgs),
     /// Remove all of it
     Clear(CacheArgs),
+    /// Fill it with what can be known of the layers of whole stores
+    Build(BuildArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct StatsArgs {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    cache: CacheArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PruneArgs {
+    /// Remove what nobody has used for so long, whatever there is room for: 90m, 12h or 30d
+    #[arg(long, value_name = "AGE", value_parser = parse_age)]
+    unused_for: Option<Duration>,
+    #[command(flatten)]
+    cache: CacheArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct BuildArgs {
+    /// Stores, each docker:PATH, podman:PATH or a path whose kind is found out (none: this host's)
+    #[arg(value_name = "SOURCE")]
+    sources: Vec<PathBuf>,
+    /// Look at somebody else's disk, mounted there: SOURCE is a path in it, none means every store
+    /// of it
+    #[arg(long, value_name = "DIR")]
+    image_root: Option<PathBuf>,
+    #[command(flatten)]
+    cache: CacheArgs,
+}
+
+/// What a cache holds, as JSON has it.
+#[derive(Debug, Serialize)]
+struct Report {
+    path: PathBuf,
+    bound: u64,
+    bytes: u64,
+    segments: Held,
+    indexes: Held,
+    outlines: Held,
+}
+
+#[derive(Debug, Serialize)]
+struct Held {
+    count: u64,
+    bytes: u64,
 }
 
 impl CacheArgs {
@@ -48,7 +109,7 @@ impl CacheArgs {
         match Disk::open(&path, self.bound()) {
             Ok(disk) => Arc::new(Cache::on(disk)),
             Err(err) => {
-                tracing::warn!("{err}: compressed layers are inflated anew for each mount");
+                tracing::warn!("{err}: layers are worked out anew for each mount");
                 Arc::default()
             }
         }
@@ -62,11 +123,14 @@ impl CacheArgs {
         self.size.unwrap_or(BOUND)
     }
 
+    fn named(&self) -> Result<PathBuf, Failure> {
+        self.path().ok_or_else(|| Failure::Usage("name the cache with --cache".into()))
+    }
+
     /// The cache in a directory that is there.
     fn existing(&self) -> Result<Disk, Failure> {
-        let path =
-            self.path().ok_or_else(|| Failure::Usage("name the cache with --cache".into()))?;
-        if !Path::new(&path).is_dir() {
+        let path = self.named()?;
+        if !path.is_dir() {
             return Err(Failure::Cache(Error::not_found(path)));
         }
         Disk::open(&path, self.bound()).map_err(Failure::Cache)
@@ -74,31 +138,123 @@ impl CacheArgs {
 }
 
 /// Does what was asked of the cache.
-pub(super) fn run(command: &CacheCommand) -> Result<ExitCode, Failure> {
+pub(super) fn run(command: &CacheCommand, is_quiet: bool) -> Result<ExitCode, Failure> {
     let text = match command {
-        CacheCommand::Stats(args) => {
-            let stats = args.existing()?.stats().map_err(Failure::Cache)?;
-            format!(
-                "segments {} {}\nindexes {} {}\nbound {}\n",
-                stats.segments,
-                stats.segment_bytes,
-                stats.indexes,
-                stats.index_bytes,
-                args.bound()
-            )
+        CacheCommand::Stats(args) => stats(args)?,
+        CacheCommand::Prune(args) => {
+            let disk = args.cache.existing()?;
+            let since = args.unused_for.and_then(|age| SystemTime::now().checked_sub(age));
+            let unused = since.map_or(Ok(0), |since| disk.prune_unused(since));
+            let pruned = unused.and_then(|bytes| Ok(bytes + disk.prune(args.cache.bound())?));
+            removed(pruned)?
         }
-        CacheCommand::Prune(args) => removed(args, args.bound())?,
-        CacheCommand::Clear(args) => removed(args, 0)?,
+        CacheCommand::Clear(args) => removed(args.existing()?.prune(0))?,
+        CacheCommand::Build(args) => return build(args, is_quiet),
     };
-    let printed = io::stdout().write_all(text.as_bytes());
-    printed.map_err(|err| Failure::Cache(Error::io("standard output", err)))?;
+    print(&text)?;
     Ok(ExitStatus::Success.into())
 }
 
-/// Leaves at most `bound` bytes.
-fn removed(args: &CacheArgs, bound: u64) -> Result<String, Failure> {
-    let bytes = args.existing()?.prune(bound).map_err(Failure::Cache)?;
-    Ok(format!("removed {bytes}\n"))
+fn removed(bytes: Result<u64, Error>) -> Result<String, Failure> {
+    Ok(format!("removed {}\n", bytes.map_err(Failure::Cache)?))
+}
+
+fn print(text: &str) -> Result<(), Failure> {
+    io::stdout().write_all(text.as_bytes()).map_err(Failure::Output)
+}
+
+fn stats(args: &StatsArgs) -> Result<String, Failure> {
+    let stats = args.cache.existing()?.stats().map_err(Failure::Cache)?;
+    let held = |count, bytes| Held { count, bytes };
+    let report = Report {
+        path: args.cache.named()?,
+        bound: args.cache.bound(),
+        bytes: stats.segment_bytes + stats.index_bytes + stats.outline_bytes,
+        segments: held(stats.segments, stats.segment_bytes),
+        indexes: held(stats.indexes, stats.index_bytes),
+        outlines: held(stats.outlines, stats.outline_bytes),
+    };
+    if args.json {
+        let json = serde_json::to_string_pretty(&report);
+        return json.map(|json| json + "\n").map_err(|err| Failure::Output(err.into()));
+    }
+    let kinds = [
+        ("segments", &report.segments),
+        ("indexes", &report.indexes),
+        ("outlines", &report.outlines),
+    ];
+    let lines = kinds.map(|(name, held)| format!("{name} {} {}\n", held.count, held.bytes));
+    Ok(format!("{}bound {}\n", lines.concat(), report.bound))
+}
+
+/// Works out what the cache keeps of all layers, on all cores.
+fn build(args: &BuildArgs, is_quiet: bool) -> Result<ExitCode, Failure> {
+    let disk = Disk::open(&args.cache.named()?, args.cache.bound()).map_err(Failure::Cache)?;
+    let cache = Arc::new(Cache::on(disk));
+    let context = Context { cache: Arc::clone(&cache) };
+    let sources = Place::new(args.image_root.as_deref())?.sources(&args.sources)?;
+    let stores = source::open(&sources, &args.sources, &context)?;
+    let (found, mut failed) = layers_of(&stores);
+    let progress = Progress::of_layers(found.len() as u64, is_quiet);
+    failed.iter().for_each(|err| progress.say(&err.to_string()));
+    failed.extend(work_out(&found, &Layers::new(Verify::Passing, cache), &progress));
+    drop(progress);
+    print(&format!("layers {}\nfailed {}\n", found.len(), failed.len()))?;
+    let status = if failed.is_empty() { ExitStatus::Success } else { ExitStatus::Failure };
+    Ok(status.into())
+}
+
+/// The layers of all images of which there is something to know, each once, and what can't be read.
+fn layers_of(stores: &[Arc<dyn LayerStore>]) -> (Vec<Layer>, Vec<Error>) {
+    let (mut layers, mut failed) = (Vec::new(), Vec::new());
+    for store in stores {
+        let mut seen = HashSet::new();
+        let images = match store.catalog() {
+            Ok(catalog) => catalog.images.keys().map(|id| store.image(*id)).collect(),
+            Err(err) => vec![Err(err)],
+        };
+        for image in images {
+            match image {
+                Ok(image) => layers.extend(image.layers.iter().filter_map(|layer| {
+                    let is_known = !matches!(layer.source, LayerSource::Missing);
+                    (is_known && seen.insert(layer.chain_id)).then(|| layer.clone())
+                })),
+                Err(err) => failed.push(err),
+            }
+        }
+    }
+    (layers, failed)
+}
+
+/// Makes the tar of each layer, which leaves in the cache what it is made with; what failed.
+fn work_out(found: &[Layer], layers: &Layers, progress: &Progress) -> Vec<Error> {
+    let next = AtomicUsize::new(0);
+    let failed = Mutex::new(Vec::new());
+    let work = || {
+        while let Some(layer) = found.get(next.fetch_add(1, Ordering::Relaxed)) {
+            if let Err(err) = layers.tar(layer, &[]) {
+                progress.say(&err.to_string());
+                failed.lock().unwrap_or_else(PoisonError::into_inner).push(err);
+            }
+            progress.add(1);
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(work);
+        }
+    });
+    failed.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A time span: `90m`, `12h`, `30d`, `10s`.
+fn parse_age(text: &str) -> Result<Duration, String> {
+    let units = [("s", 1), ("m", 60), ("h", 3600), ("d", 86_400)];
+    let parsed = units.iter().find_map(|(unit, secs)| {
+        let number = text.strip_suffix(unit)?.parse::<u64>().ok()?;
+        number.checked_mul(*secs).map(Duration::from_secs)
+    });
+    parsed.ok_or_else(|| "not an age such as 90m, 12h or 30d".to_owned())
 }
 
 /// A number of bytes: `500M`, `2GiB`, `1000`; units are powers of 1024.
@@ -119,6 +275,16 @@ pub(super) fn parse_size(text: &str) -> Result<u64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_age_is_a_number_with_a_unit() {
+        for (text, secs) in [("10s", 10), ("90m", 5400), ("12h", 43_200), ("30d", 2_592_000)] {
+            assert_eq!(parse_age(text), Ok(Duration::from_secs(secs)), "{text}");
+        }
+        for text in ["", "d", "5", "-1d", "1w", "1.5h", "99999999999999999999d"] {
+            assert!(parse_age(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn a_size_is_a_number_with_or_without_a_unit() {

@@ -1,4 +1,4 @@
-//! How far a copy has come: a bar, for whoever watches a terminal.
+//! How far work has come: a bar, for whoever watches a terminal.
 
 use std::io::{self, IsTerminal, Write};
 
@@ -11,24 +11,33 @@ pub(super) struct Progress(ProgressBar);
 impl Progress {
     /// A bar for that many bytes; `None` where nobody knows how many there are.
     pub(super) fn new(total: Option<u64>, is_quiet: bool) -> Progress {
+        let template = match total {
+            Some(_) => "{wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}",
+            None => "{spinner} {bytes} {bytes_per_sec}",
+        };
+        Progress::with(total, template, is_quiet)
+    }
+
+    /// A bar for that many layers.
+    pub(super) fn of_layers(total: u64, is_quiet: bool) -> Progress {
+        Progress::with(Some(total), "{wide_bar} {pos}/{len} layers {eta}", is_quiet)
+    }
+
+    fn with(total: Option<u64>, template: &str, is_quiet: bool) -> Progress {
         let target = match is_quiet || !io::stderr().is_terminal() {
             true => ProgressDrawTarget::hidden(),
             false => ProgressDrawTarget::stderr(),
         };
         let bar = ProgressBar::with_draw_target(total, target);
-        let template = match total {
-            Some(_) => "{wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}",
-            None => "{spinner} {bytes} {bytes_per_sec}",
-        };
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
         }
         Progress(bar)
     }
 
-    /// Counts bytes that are through.
-    pub(super) fn add(&self, bytes: u64) {
-        self.0.inc(bytes);
+    /// Counts what is through.
+    pub(super) fn add(&self, count: u64) {
+        self.0.inc(count);
     }
 
     /// Says something beside the bar.

@@ -5,9 +5,8 @@
 //! the file is read through once for it. What passed is remembered by the file's stamp, and not
 //! checked again until size, mtime or ctime moves.
 
-use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crc_fast::{CrcAlgorithm, checksum};
 use lru::LruCache;
@@ -17,7 +16,7 @@ use crate::backing::BackingFile;
 
 /// How many files may be half read at once before the oldest is forgotten (it is then read
 /// through at its end instead).
-const HALF_READ: NonZeroUsize = NonZeroUsize::MIN.saturating_add(255);
+const HALF_READ: usize = 256;
 
 /// The checksum that tar-split keeps of each file (formats.md of tar-split: CRC-64/GO-ISO).
 const ALGORITHM: CrcAlgorithm = CrcAlgorithm::Crc64GoIso;
@@ -37,10 +36,12 @@ pub(super) fn crc(bytes: &[u8]) -> u64 {
     checksum(ALGORITHM, bytes)
 }
 
+/// By file: the stamp with which it passed, 0 where it did not yet.
+pub(super) type Passed = Arc<[AtomicU64]>;
+
 #[derive(Debug)]
 pub(super) struct Checks {
-    /// By file: the stamp with which it passed, 0 where it did not yet.
-    passed: Box<[AtomicU64]>,
+    passed: Passed,
     /// By file: what has passed so far of those that are half read.
     half: Mutex<LruCache<u32, Half>>,
 }
@@ -63,13 +64,25 @@ struct Part {
 impl Checks {
     /// For a recipe without files.
     pub(super) fn none() -> Checks {
-        Checks { passed: Box::default(), half: Mutex::new(LruCache::new(NonZeroUsize::MIN)) }
+        Checks { passed: Arc::default(), half: Mutex::new(LruCache::unbounded()) }
     }
 
     pub(super) fn new(files: &FileTable) -> Checks {
         Checks {
             passed: (0..files.len()).map(|_| AtomicU64::new(0)).collect(),
-            half: Mutex::new(LruCache::new(HALF_READ)),
+            half: Mutex::new(LruCache::unbounded()),
+        }
+    }
+
+    /// What has passed, for a recipe of the same files that is made later.
+    pub(super) fn passed(&self) -> &Passed {
+        &self.passed
+    }
+
+    /// Goes on from what has `passed` of the same files.
+    pub(super) fn go_on(&mut self, passed: &Passed) {
+        if passed.len() == self.passed.len() {
+            self.passed = Arc::clone(passed);
         }
     }
 
@@ -117,6 +130,9 @@ impl Checks {
             return Some(part.crc);
         }
         let mut files = self.half.lock().unwrap_or_else(PoisonError::into_inner);
+        if files.len() == HALF_READ && !files.contains(&index) {
+            files.pop_lru();
+        }
         let half = files.get_or_insert_mut(index, Half::default);
         if half.stamp != stamp {
             *half = Half { stamp, parts: Vec::new() };

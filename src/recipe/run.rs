@@ -38,7 +38,9 @@ impl Run {
 struct Leaf<'a> {
     start: u64,
     end: u64,
-    file: Option<(&'a Recipe, u32)>,
+    is_file: bool,
+    /// The file, where it is held to nothing but its stamp.
+    plain: Option<(&'a Recipe, u32)>,
 }
 
 impl Recipe {
@@ -48,14 +50,14 @@ impl Recipe {
         let Some(first) = self.leaf(offset) else {
             return Run { count: 0, is_continued: false, is_plain: false };
         };
-        let is_continued = first.file.is_some() && first.start < offset;
+        let is_continued = first.is_file && first.start < offset;
         let left = first.end - offset;
-        if first.is_plain() && left >= PLAIN {
+        if first.plain.is_some() && left >= PLAIN {
             return Run { count: left, is_continued: false, is_plain: true };
         }
         let mut end = self.len().min(offset.saturating_add(most));
         if let Some(last) = self.leaf(end)
-            && last.file.is_some()
+            && last.is_file
             && last.start > offset
         {
             end = last.start;
@@ -68,8 +70,8 @@ impl Recipe {
     /// # Errors
     /// Fails when the file can't be opened.
     pub fn backing(&self, offset: u64) -> Result<Option<(BackingFile, u64)>> {
-        let Some(leaf) = self.leaf(offset).filter(Leaf::is_plain) else { return Ok(None) };
-        let Some((recipe, index)) = leaf.file else { return Ok(None) };
+        let Some(leaf) = self.leaf(offset) else { return Ok(None) };
+        let Some((recipe, index)) = leaf.plain else { return Ok(None) };
         // What is not as it was is for a read to judge.
         let Ok(open) = recipe.files.open(index) else { return Ok(None) };
         let is_same = recipe.files.expect(index) == Expect::Stamp(open.stat().stamp());
@@ -80,26 +82,32 @@ impl Recipe {
         let index = self.segment_at(offset);
         let segment = self.segments.get(index)?;
         let (start, end) = (self.start(index), segment.end);
-        match segment.source {
+        let whole = |is_file, plain| Leaf { start, end, is_file, plain };
+        Some(match segment.source {
             Source::Part(part) => {
                 let leaf = self.parts[part as usize].leaf(offset - start)?;
-                Some(Leaf { start: start + leaf.start, end: start + leaf.end, file: leaf.file })
+                Leaf { start: start + leaf.start, end: start + leaf.end, ..leaf }
             }
-            // What is sealed was checked before.
+            // What is sealed was checked before. What can't be read fails when it is.
+            Source::Paged(paged) if self.seal.is_none() => {
+                let found = self.paged[paged as usize].page_at(offset - start);
+                let Some((from, page)) = found.ok().flatten() else {
+                    return Some(whole(false, None));
+                };
+                let leaf = page.leaf(offset - start - from)?;
+                let (from, is_file) = (start + from, leaf.is_file);
+                Leaf { start: from + leaf.start, end: from + leaf.end, is_file, plain: None }
+            }
             Source::File(file) if self.seal.is_none() => {
-                Some(Leaf { start, end, file: Some((self, file)) })
+                let is_plain = matches!(self.files.expect(file), Expect::Stamp(_));
+                whole(true, is_plain.then_some((self, file)))
             }
-            Source::File(_) | Source::Inline(_) | Source::Zeros | Source::Bytes(_) => {
-                Some(Leaf { start, end, file: None })
-            }
-        }
-    }
-}
-
-impl Leaf<'_> {
-    fn is_plain(&self) -> bool {
-        let expect = self.file.map(|(recipe, index)| recipe.files.expect(index));
-        matches!(expect, Some(Expect::Stamp(_)))
+            Source::File(_)
+            | Source::Paged(_)
+            | Source::Inline(_)
+            | Source::Zeros
+            | Source::Bytes(_) => whole(false, None),
+        })
     }
 }
 

@@ -20,7 +20,7 @@ pub(super) enum Node {
     /// A directory that stratafs makes up.
     Place(Place),
     /// A small file whose bytes are at hand.
-    Document(Recipe),
+    Document(Box<Recipe>),
     /// A symlink that stratafs makes up.
     Link(Vec<u8>),
     /// A tar.

@@ -98,7 +98,7 @@ impl Tree {
                 gid: shown_id(own.stat.gid),
                 ..self.plain_attr(identity.ino(), own.stat.mtime)
             };
-            let node = || Node::Document(Recipe::inline(Vec::new()));
+            let node = || Node::Document(Box::new(Recipe::inline(Vec::new())));
             return Ok(self.inodes.admit(identity, parent, node, attr));
         };
         let identity = tree.files.identity(parent, &entry, depth + 1);

@@ -298,7 +298,7 @@ impl Tree {
                 Ok(self.inodes.admit(
                     identity,
                     parent,
-                    || Node::Document(Recipe::inline(bytes)),
+                    || Node::Document(Box::new(Recipe::inline(bytes))),
                     attr,
                 ))
             }

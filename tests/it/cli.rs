@@ -356,3 +356,77 @@ fn cat_saves_several_images_as_the_tree_does() {
     assert!(output.stdout == View::of(sample.path()).read(path));
     assert_eq!(on(sample.path(), "cat", &["--save", "nosuch"]).status.code(), Some(1));
 }
+
+#[test]
+fn cache_builds_tells_and_clears_what_it_keeps() {
+    let Some(sample) = sample() else { return };
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let path = dir.path().join("cache");
+    let cache = |command: &str, more: &[&str]| {
+        let all = [&["cache", command, "--cache", path.to_str().unwrap()], more].concat();
+        run(&all)
+    };
+    let store = sample.path().to_str().unwrap();
+    let stats =
+        || -> Value { serde_json::from_slice(&succeeds(cache("stats", &["--json"]))).unwrap() };
+    assert_eq!(cache("stats", &[]).status.code(), Some(1), "there is none yet");
+    for _ in 0..2 {
+        assert_eq!(text(&succeeds(cache("build", &[store]))), "layers 3\nfailed 0\n");
+        let stats = stats();
+        assert_eq!(stats["outlines"]["count"], 3);
+        assert_eq!(stats["outlines"]["bytes"], stats["bytes"]);
+        assert_eq!(stats["bound"], 4u64 << 30);
+    }
+    let said = succeeds(cache("stats", &["--cache-size", "1M"]));
+    assert!(text(&said).starts_with("segments 0 0\nindexes 0 0\noutlines 3 "), "{}", text(&said));
+    assert!(text(&said).ends_with("\nbound 1048576\n"));
+
+    // Nothing was left to do for the first who reads.
+    let names = || -> Vec<_> {
+        let entries = fs::read_dir(path.join("outline")).unwrap().map(Result::unwrap);
+        let mut names: Vec<_> =
+            entries.map(|entry| (entry.file_name(), entry.metadata().unwrap().ino())).collect();
+        names.sort();
+        names
+    };
+    let before = names();
+    let tar =
+        on(sample.path(), "cat", &["images/app:1/save.tar", "--cache", path.to_str().unwrap()]);
+    assert!(succeeds(tar) == View::of(sample.path()).read("images/app:1/save.tar"));
+    assert_eq!(names(), before);
+
+    let total = stats()["bytes"].as_u64().unwrap();
+    let removed = |output: Output| -> u64 {
+        let said = succeeds(output);
+        text(&said).strip_prefix("removed ").unwrap().trim_end().parse().unwrap()
+    };
+    assert_eq!(removed(cache("prune", &["--unused-for", "1h"])), 0);
+    let old = path.join("outline").join(&before[0].0);
+    let long_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(7200);
+    let times = fs::FileTimes::new().set_accessed(long_ago);
+    fs::File::open(&old).unwrap().set_times(times).unwrap();
+    let size = fs::metadata(&old).unwrap().len();
+    assert_eq!(removed(cache("prune", &["--unused-for", "1h"])), size);
+    assert!(!old.exists());
+    assert_eq!(removed(cache("prune", &["--cache-size", "1"])), total - size);
+    succeeds(cache("build", &[store]));
+    assert_eq!(removed(cache("clear", &[])), total);
+    assert_eq!(stats()["bytes"], 0);
+
+    // A layer that can't be known does not keep the others from it.
+    let record = sample.root.record(&sample.layers[1].chain_id).join("tar-split.json.gz");
+    fs::write(&record, "none").unwrap();
+    let output = cache("build", &[store]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert_eq!(text(&output.stdout), "layers 3\nfailed 1\n");
+    assert!(text(&output.stderr).contains("tar-split.json.gz"), "{output:?}");
+    assert_eq!(stats()["outlines"]["count"], 2);
+    for (status, arguments) in [
+        (20, &["cache", "build", "/no/such"][..]),
+        (2, &["cache", "prune", "--unused-for", "soon"]),
+        (1, &["cache", "build", "--cache", "/proc/nowhere", store]),
+    ] {
+        let output = run(arguments);
+        assert_eq!(output.status.code(), Some(status), "{arguments:?}: {output:?}");
+    }
+}

@@ -17,7 +17,7 @@ use stratafs::tree::{Attr, Options};
 
 use crate::stores::golden::{self, OVERLAY_20, VFS_20};
 use crate::stores::handmade::{digest, gzip, read_record, write_record};
-use crate::stores::view::View;
+use crate::stores::view::{View, options};
 
 /// The chain ID of `base:1`'s only layer, which every golden store holds.
 const BASE_CHAIN: &str = "2f0e82e9c0d7247675bc8726f72a9f492957294e9ce4fae0c437471a1ab1e155";
@@ -65,7 +65,7 @@ fn count(view: &View, attr: &Attr, path: &str, census: &mut Census) {
 
 /// The tree of a store, as its layers are checked in one of two ways.
 fn view(store: &Path, verify: Verify) -> View {
-    View::with(store, Options { verify, ..Options::default() })
+    View::with(store, Options { verify, ..options() })
 }
 
 /// A damaged store beside the same before it was.

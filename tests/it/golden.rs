@@ -19,7 +19,7 @@ use stratafs::tar::header::{self, Header, Type};
 use stratafs::tree::Options;
 
 use crate::stores::golden::{self, OVERLAY_20, VFS_20, VFS_29};
-use crate::stores::view::View;
+use crate::stores::view::{View, options};
 
 /// When the commit ran that `c1diff.tar` came of: the mtime of deletions in it.
 const COMMITTED: i64 = 1_795_295_586;
@@ -186,7 +186,7 @@ fn open(path: &Path) -> Arc<dyn LayerStore> {
 }
 
 fn like_20() -> Options {
-    Options { flavour: Some(Flavour::Docker110), ..Options::default() }
+    Options { flavour: Some(Flavour::Docker110), ..options() }
 }
 
 /// The only container of a store.
@@ -365,7 +365,7 @@ fn a_saved_image_is_that_of_docker_25_and_of_docker_28() {
             assert_same(&at_its_time(&ours, &theirs, undated), &theirs, vector);
             let view = View::with(
                 store.path(),
-                Options { flavour: Some(flavour.parse().unwrap()), ..Options::default() },
+                Options { flavour: Some(flavour.parse().unwrap()), ..options() },
             );
             assert!(view.read("images/built:1/save.tar") == ours, "{flavour}");
         }

@@ -37,7 +37,7 @@ use crate::stores::handmade::{
     whiteout, write_record,
 };
 use crate::stores::sample::{LATER, Sample, noise, sample, write};
-use crate::stores::view::{ROOT_USER, View};
+use crate::stores::view::{ROOT_USER, View, options};
 use crate::support::bolt;
 use crate::support::containerd::Made;
 
@@ -320,7 +320,7 @@ fn a_delta_is_the_archive_without_the_layers_of_its_base() {
     assert_eq!(blobs.len(), 3);
     assert!(blobs.iter().any(|name| name == hex_of(&top.diff_id)));
     // Older archives keep the descriptions of all layers.
-    let options = Options { flavour: Some(Flavour::Docker110), ..Options::default() };
+    let options = Options { flavour: Some(Flavour::Docker110), ..options() };
     let view = View::with(sample.path(), options);
     let gone = &entry_names(&view.read("images/app:2/save.tar"))
         - &entry_names(&view.read("images/app:2/delta/app:1.tar"));
@@ -384,7 +384,7 @@ fn only_images_and_containers_that_were_asked_for_are_shown() {
     let patterns = |glob: &str| vec![glob::Pattern::new(glob).unwrap()];
     let (images, containers) = (patterns("ghcr.io/*"), patterns("w?b"));
     let filter = Filter { images, containers, ..Filter::default() };
-    let view = View::with(sample.path(), Options { filter, ..Options::default() });
+    let view = View::with(sample.path(), Options { filter, ..options() });
     assert_eq!(view.names("images"), ["ghcr.io"]);
     assert_eq!(view.names("containers"), ["web"]);
     assert_eq!(view.names("by-id/images"), [hex_of(&sample.app)]);
@@ -803,7 +803,7 @@ fn a_file_that_a_container_changed_has_a_new_number() {
 #[test]
 fn archives_and_metadata_are_for_the_mounting_user_alone() {
     let Some(sample) = sample() else { return };
-    let view = View::with(sample.path(), Options { owner: (12, 34), ..Options::default() });
+    let view = View::with(sample.path(), Options { owner: (12, 34), ..options() });
     let access = |path: &str| {
         let Attr { permissions, uid, gid, .. } = view.attr(path).unwrap();
         (permissions, uid, gid)
@@ -829,7 +829,7 @@ fn archives_and_metadata_are_for_the_mounting_user_alone() {
 #[test]
 fn files_of_an_image_keep_their_owner_and_mode() {
     let Some(sample) = sample() else { return };
-    let view = View::with(sample.path(), Options { owner: (12, 34), ..Options::default() });
+    let view = View::with(sample.path(), Options { owner: (12, 34), ..options() });
     let base = view.names("images/app:1/layers")[0].clone();
     for root in ["images/app:1/rootfs".to_owned(), format!("images/app:1/layers/{base}/diff")] {
         for (name, expected) in [
@@ -926,7 +926,7 @@ fn symlinks_show_their_stored_target() {
 fn symlinks_stay_inside_with_rebase() {
     let Some(sample) = sample() else { return };
     symlink("/../../../../etc/passwd", sample.web.diff.join("etc/link")).unwrap();
-    let options = Options { symlinks: Symlinks::Rebase, ..Options::default() };
+    let options = Options { symlinks: Symlinks::Rebase, ..options() };
     let view = View::with(sample.path(), options);
     for (path, target) in [
         ("images/app:1/rootfs/absolute", "etc/passwd"),
@@ -1036,7 +1036,10 @@ fn snapshots_of_a_removed_container_are_told() {
     let Some(sample) = sample() else { return };
     let state = tempfile::tempdir().unwrap();
     let view = keeping_view(&sample, state.path());
-    assert_eq!(view.names(".stratafs"), ["errors", "events", "metrics", "refresh", "snapshots", "stats.json", "version"]);
+    assert_eq!(
+        view.names(".stratafs"),
+        ["errors", "events", "metrics", "refresh", "snapshots", "stats.json", "version"]
+    );
     let place = view.attr("containers/web/snapshots").unwrap().ino;
     view.tree.make_dir(place, "one".as_ref()).unwrap();
     assert_eq!(view.text(".stratafs/snapshots"), "", "its container shows it");
@@ -1297,7 +1300,7 @@ fn change(sample: &Sample) {
 fn an_archive_of_a_container_keeps_its_size_while_files_change() {
     let Some(sample) = sample() else { return };
     let expected = changing(&sample);
-    let fails = Options { changed: Changed::Fail, ..Options::default() };
+    let fails = Options { changed: Changed::Fail, ..options() };
     for (options, pads) in [(Options::default(), true), (fails, false)] {
         changing(&sample);
         let view = View::with(sample.path(), options);
@@ -1574,7 +1577,7 @@ fn with_verify_always_no_byte_of_a_damaged_layer_is_given_out() {
     let headers = lines[0]["payload"].as_str().unwrap().replacen('A', "B", 1);
     lines[0]["payload"] = headers.into();
     write_record(&record, &lines);
-    let options = || Options { verify: Verify::Always, ..Options::default() };
+    let options = || Options { verify: Verify::Always, ..options() };
     let view = View::with(sample.path(), options());
     let layer = view.names("images/app:1/layers")[0].clone();
     let tar = view.attr(&format!("images/app:1/layers/{layer}/layer.tar")).unwrap();
@@ -1632,7 +1635,7 @@ fn an_archive_that_was_read_to_its_end_leaves_a_line_in_events() {
 #[test]
 fn save_and_export_follow_the_flavour() {
     let Some(sample) = sample() else { return };
-    let options = Options { flavour: Some(Flavour::Docker110), ..Options::default() };
+    let options = Options { flavour: Some(Flavour::Docker110), ..options() };
     let (plain, typed) = (View::of(sample.path()), View::with(sample.path(), options));
     for (view, other, format) in [(&plain, &typed, "docker-29"), (&typed, &plain, "docker-1.10")] {
         let saved = view.read("images/app:1/save.tar");
@@ -1654,7 +1657,7 @@ fn save_and_export_follow_the_flavour() {
 #[test]
 fn a_podman_store_exports_as_podman_does() {
     let Some(podman) = golden::store(golden::PODMAN) else { return };
-    let options = Options { flavour: Some(Flavour::Docker110), ..Options::default() };
+    let options = Options { flavour: Some(Flavour::Docker110), ..options() };
     let (plain, typed) = (View::of(podman.path()), View::with(podman.path(), options));
     let export = plain.read("containers/prun/export.tar");
     assert!(export == typed.read("containers/prun/export.tar"));

@@ -149,7 +149,7 @@ fn a_mount_whose_daemon_was_killed_is_healed_by_the_next() {
 #[test]
 fn reading_writes_nothing_to_disk() {
     let Some(sample) = mountable() else { return };
-    let mut mounted = Mounted::new(sample.path());
+    let mut mounted = Mounted::with(sample.path(), &["--cache-size", "0"]);
     for name in ["images/app/save.tar", "images/app:1/export.tar", "containers/web/export.tar"] {
         assert!(fs::read(mounted.at(name)).unwrap().len() > 70_000, "{name}");
     }

@@ -18,9 +18,9 @@ use crate::stores::windows::canonical;
 /// How many images of a store are read: all of them would be a hundred.
 const IMAGES: usize = 3;
 
-/// What directories of the cache, and times of links that were read, may take, in bytes: less than
+/// What directories of the cache, outlines, and times of links that were read, may take, in bytes: less than
 /// any store's archives.
-const METADATA: u64 = 48 << 10;
+const METADATA: u64 = 96 << 10;
 
 /// Numbers that look random.
 struct Noise(u64);

@@ -4,12 +4,22 @@ use std::ffi::OsStr;
 use std::path::Path;
 use std::sync::Arc;
 
+use stratafs::cache::{Cache, Disk};
 use stratafs::error::Result;
 use stratafs::store::{self, LayerStore, Source};
 use stratafs::tree::{Attr, Options, ROOT, Reader, Tree};
 
 /// Who reads.
 pub(crate) const ROOT_USER: Reader = Reader { uid: 0, pid: 1 };
+
+/// What a view has unless a test says otherwise. `STRATAFS_CACHE` names a cache for all tests to
+/// share, as daemons do; with none, every tar is put together anew.
+pub(crate) fn options() -> Options {
+    let named = std::env::var_os("STRATAFS_CACHE");
+    let disk = named.map(|path| Disk::open(Path::new(&path), 1 << 30).unwrap());
+    let cache = disk.map(|disk| Arc::new(Cache::on(disk))).unwrap_or_default();
+    Options { cache, ..Options::default() }
+}
 
 /// The tree of one store.
 #[derive(Debug)]
@@ -19,7 +29,7 @@ pub(crate) struct View {
 
 impl View {
     pub(crate) fn of(store: &Path) -> View {
-        View::with(store, Options::default())
+        View::with(store, options())
     }
 
     pub(crate) fn with(store: &Path, options: Options) -> View {

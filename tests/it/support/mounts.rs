@@ -1,4 +1,4 @@
-//! Kernel overlays that are gone when the test is over, however it ends.
+//! Kernel overlays and file systems in memory that are gone when the test is over, however it ends.
 
 use std::path::{Path, PathBuf};
 
@@ -36,6 +36,13 @@ impl Mounted {
             work.display()
         );
         Mounted::overlay(at, MountFlags::empty(), &options)
+    }
+
+    /// A file system in memory at `at`, of `size`.
+    pub(crate) fn tmpfs(at: &Path, size: &str) -> Result<Mounted, Errno> {
+        let options = std::ffi::CString::new(format!("size={size},mode=0700")).unwrap();
+        mount("tmpfs", at, "tmpfs", MountFlags::empty(), options.as_c_str())?;
+        Ok(Mounted { path: at.to_owned() })
     }
 
     fn overlay(at: &Path, flags: MountFlags, options: &str) -> Result<Mounted, Errno> {

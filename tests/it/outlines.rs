@@ -1,0 +1,307 @@
+//! Outlines of layers' tars in the cache: whatever becomes of them, every byte is right.
+
+use std::ffi::OsStr;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use stratafs::cache::{Cache, Disk};
+use stratafs::recipe::Verify;
+use stratafs::tree::Options;
+
+use crate::stores::handmade::{CREATED, DataRoot, make_opaque, whiteout};
+use crate::stores::sample::{noise, write};
+use crate::stores::view::View;
+use crate::support::mounts::Mounted;
+
+const BOUND: u64 = 1 << 30;
+
+/// What is read of the store.
+const TAR: &str = "images/app:1/save.tar";
+
+/// A store with one image of two layers, the lower one of several blocks, and a cache.
+struct Case {
+    dir: tempfile::TempDir,
+    tar: Vec<u8>,
+}
+
+impl Case {
+    /// `None`, with a notice, where we are not root.
+    fn new() -> Option<Case> {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("skipped: only root can make whiteouts");
+            return None;
+        }
+        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        fs::create_dir(dir.path().join("store")).unwrap();
+        let mut root = DataRoot::create(&dir.path().join("store"));
+        let base = root.layer(None, |dir| {
+            for index in 0..500u32 {
+                let size = (index as usize * 31) % 700;
+                write(dir, &format!("usr/lib/d{}/f{index}", index % 9), &noise(index, size));
+            }
+            symlink("usr/lib", dir.join("lib")).unwrap();
+        });
+        let top = root.layer(Some(&base), |dir| {
+            write(dir, "usr/lib/d1/new", b"new\n");
+            whiteout(&dir.join("lib"));
+            fs::create_dir(dir.join("usr/lib/d2")).unwrap();
+            make_opaque(&dir.join("usr/lib/d2"));
+        });
+        let app = root.image(&[&base, &top], CREATED);
+        root.tag("app:1", &app);
+        let tar = View::with(root.path(), Options::default()).read(TAR);
+        assert!(tar.windows(base.tar.len()).any(|part| part == base.tar));
+        Some(Case { dir, tar })
+    }
+
+    fn store(&self) -> PathBuf {
+        self.dir.path().join("store")
+    }
+
+    fn cache(&self) -> PathBuf {
+        self.dir.path().join("cache")
+    }
+
+    /// The store as another daemon would show it.
+    fn view(&self) -> View {
+        self.view_with(Verify::Passing)
+    }
+
+    fn view_with(&self, verify: Verify) -> View {
+        let cache = Arc::new(Cache::on(Disk::open(&self.cache(), BOUND).unwrap()));
+        View::with(&self.store(), Options { cache, verify, ..Options::default() })
+    }
+
+    /// The outlines that are kept, the largest first.
+    fn kept(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(self.cache().join("outline")).unwrap();
+        let mut kept: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+        kept.sort_by_key(|path| std::cmp::Reverse(fs::metadata(path).unwrap().len()));
+        kept
+    }
+
+    /// The same, and what they hold.
+    fn contents(&self) -> Vec<(PathBuf, Vec<u8>)> {
+        self.kept().into_iter().map(|path| (path.clone(), fs::read(path).unwrap())).collect()
+    }
+
+    fn check(&self, view: &View, what: &str) {
+        assert!(view.read(TAR) == self.tar, "{what}");
+    }
+}
+
+/// A number below `bound` that looks like chance.
+fn chance(state: &mut u64, bound: usize) -> usize {
+    *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    (*state >> 33) as usize % bound
+}
+
+#[test]
+fn the_next_mount_reads_what_the_first_one_kept() {
+    let Some(case) = Case::new() else { return };
+    case.check(&case.view(), "cold");
+    let times = || -> Vec<_> {
+        let stat = |path: PathBuf| fs::metadata(path).map(|stat| (stat.ino(), stat.mtime_nsec()));
+        case.kept().into_iter().map(|path| stat(path).unwrap()).collect()
+    };
+    let before = times();
+    assert_eq!(before.len(), 2);
+    let size: u64 = case.contents().iter().map(|(_, bytes)| bytes.len() as u64).sum();
+    assert!(size < 550 * 100, "{size} bytes for 550 entries");
+    let view = case.view();
+    assert_eq!(view.attr(TAR).unwrap().size, case.tar.len() as u64);
+    case.check(&view, "warm");
+    case.check(&case.view_with(Verify::Always), "warm, and checked first");
+    assert_eq!(times(), before, "nothing was written again");
+    let stats = Disk::open(&case.cache(), BOUND).unwrap().stats().unwrap();
+    assert_eq!((stats.outlines, stats.outline_bytes), (2, size));
+}
+
+#[test]
+fn an_outline_that_is_damaged_in_1000_places_never_gives_a_wrong_byte() {
+    let Some(case) = Case::new() else { return };
+    case.check(&case.view(), "cold");
+    let good = case.contents();
+    let total: usize = good.iter().map(|(_, bytes)| bytes.len()).sum();
+    let mut state = 7;
+    for round in 0..1000 {
+        // Every other time it is open by then: its table was found right.
+        let view = case.view();
+        if round % 2 == 1 {
+            view.attr(TAR).unwrap();
+        }
+        let mut at = chance(&mut state, total);
+        let bit = 1 << chance(&mut state, 8);
+        for (path, bytes) in &good {
+            if let Some(byte) = bytes.get(at) {
+                let file = fs::File::options().write(true).open(path).unwrap();
+                file.write_all_at(&[byte ^ bit], at as u64).unwrap();
+                break;
+            }
+            at -= bytes.len();
+        }
+        case.check(&view, &format!("round {round}"));
+        if round % 2 == 0 {
+            assert!(case.contents() == good, "round {round}: it was made again");
+        }
+        for (path, bytes) in &good {
+            fs::write(path, bytes).unwrap();
+        }
+    }
+}
+
+#[test]
+fn what_is_no_outline_is_not_taken_for_one() {
+    let Some(case) = Case::new() else { return };
+    case.check(&case.view(), "cold");
+    let good = case.contents();
+    let (path, bytes) = &good[0];
+    let other = fs::read(&good[1].0).unwrap();
+    let replace = |with: &dyn Fn(&Path)| {
+        fs::remove_file(path).unwrap();
+        with(path);
+    };
+    let cuts = [0, 1, 31, 95, 96, 97, bytes.len() / 2, bytes.len() - 1];
+    for cut in cuts {
+        replace(&|path| fs::write(path, &bytes[..cut]).unwrap());
+        case.check(&case.view(), &format!("cut at {cut}"));
+    }
+    let outside = case.dir.path().join("outside");
+    fs::write(&outside, "outside").unwrap();
+    for (what, with) in [
+        ("that of another layer", &|path: &Path| fs::write(path, &other).unwrap() as _),
+        ("longer", &|path: &Path| fs::write(path, [bytes, &b"x"[..]].concat()).unwrap()),
+        ("a symlink", &|path: &Path| symlink(&outside, path).unwrap()),
+        ("a FIFO", &|path: &Path| {
+            assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
+        }),
+        ("gone", &|_: &Path| {}),
+    ] as [(&str, &dyn Fn(&Path)); 5]
+    {
+        replace(with);
+        case.check(&case.view(), what);
+        assert!(fs::read(path).unwrap() == *bytes, "{what}: it was made again");
+    }
+    assert_eq!(fs::read(outside).unwrap(), b"outside");
+    fs::remove_file(path).unwrap();
+    fs::create_dir(path).unwrap();
+    case.check(&case.view(), "a directory");
+}
+
+#[test]
+fn an_outline_may_go_while_it_is_read() {
+    let Some(case) = Case::new() else { return };
+    for verify in [Verify::Passing, Verify::Always] {
+        case.check(&case.view(), "cold");
+        let view = case.view_with(verify);
+        let attr = view.attr(TAR).unwrap();
+        let first = view.range(attr.ino, 0, 3000).unwrap();
+        assert!(first == case.tar[..3000]);
+        Disk::open(&case.cache(), BOUND).unwrap().prune(0).unwrap();
+        assert_eq!(case.kept().len(), 0);
+        case.check(&view, "after it went");
+        assert!(!case.kept().is_empty(), "it was made again");
+        Disk::open(&case.cache(), BOUND).unwrap().prune(0).unwrap();
+        case.check(&view, "and went again");
+    }
+}
+
+#[test]
+fn a_record_that_changed_has_another_outline() {
+    let Some(case) = Case::new() else { return };
+    case.check(&case.view(), "cold");
+    let view = case.view();
+    view.attr(TAR).unwrap();
+    let layers = case.store().join("image/overlay2/layerdb/sha256");
+    for layer in fs::read_dir(layers).unwrap() {
+        let record = layer.unwrap().path().join("tar-split.json.gz");
+        let mut bytes = fs::read(&record).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        fs::write(&record, bytes).unwrap();
+    }
+    let refused = case.view().try_read(TAR).unwrap_err();
+    assert_eq!(refused.errno(), rustix::io::Errno::IO);
+    // What was right when it was looked at stays so, as long as it is here.
+    case.check(&view, "open before");
+    Disk::open(&case.cache(), BOUND).unwrap().prune(0).unwrap();
+    let fresh = case.view().try_read(TAR).unwrap_err();
+    assert_eq!(fresh.errno(), rustix::io::Errno::IO);
+}
+
+/// A small file system of its own at `at`.
+fn tmpfs(at: &Path, size: &str) -> Mounted {
+    fs::create_dir_all(at).unwrap();
+    Mounted::tmpfs(at, size).unwrap()
+}
+
+#[test]
+fn a_full_disk_keeps_its_last_part_and_costs_no_byte() {
+    let Some(case) = Case::new() else { return };
+    let mounted = tmpfs(&case.cache(), "1m");
+    case.view();
+    let filler = fs::File::create(case.cache().join("filler")).unwrap();
+    let free = || {
+        let disk = rustix::fs::statvfs(mounted.path()).unwrap();
+        disk.f_bavail * disk.f_frsize
+    };
+    // A small outline still fits where a large one does not.
+    for (left, kept) in [(0, 0), (4 << 10, 0), (50 << 10, 0), (60 << 10, 1), (300 << 10, 2)] {
+        let disk = Disk::open(&case.cache(), BOUND).unwrap();
+        disk.prune(0).unwrap();
+        filler.set_len(0).unwrap();
+        let taken = free().saturating_sub(left);
+        filler.write_all_at(&vec![1; taken as usize], 0).unwrap();
+        let (part, before) = ((1 << 20) / 20, free());
+        let cache = Arc::new(Cache::on(disk));
+        let view = View::with(&case.store(), Options { cache, ..Options::default() });
+        case.check(&view, &format!("{left} bytes free"));
+        assert!(free() >= before.min(part), "{} of {left} bytes are free", free());
+        assert_eq!(case.kept().len(), kept, "{left} bytes free");
+        assert_eq!(fs::read_dir(case.cache().join("tmp")).unwrap().count(), 0);
+    }
+}
+
+/// Starts `stratafs cat` with the cache `cache`.
+fn cat(case: &Case, cache: &OsStr) -> std::process::Child {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_stratafs"));
+    command.arg("cat").arg("-s").arg(case.store()).arg("--cache").arg(cache).arg(TAR);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+#[test]
+fn a_cache_that_cannot_be_written_is_done_without() {
+    let Some(case) = Case::new() else { return };
+    case.check(&case.view(), "cold");
+    let open = case.dir.path().join("open");
+    fs::create_dir(&open).unwrap();
+    fs::set_permissions(&open, Permissions::from_mode(0o777)).unwrap();
+    let file = case.dir.path().join("file");
+    fs::write(&file, "").unwrap();
+    fs::set_permissions(case.cache().join("outline"), Permissions::from_mode(0o770)).unwrap();
+    for cache in [Path::new("/proc/nowhere"), &open, &file, &case.cache()] {
+        let output = cat(&case, cache.as_os_str()).wait_with_output().unwrap();
+        assert!(output.status.success() && output.stdout == case.tar, "{}", cache.display());
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains("WARN"), "{said}");
+    }
+    assert!(!open.join("outline").read_dir().is_ok_and(|mut entries| entries.next().is_some()));
+}
+
+#[test]
+fn several_processes_share_a_cache() {
+    let Some(case) = Case::new() else { return };
+    for round in ["cold", "warm"] {
+        let running: Vec<_> = (0..4).map(|_| cat(&case, case.cache().as_os_str())).collect();
+        for child in running {
+            let output = child.wait_with_output().unwrap();
+            assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+            assert!(output.stdout == case.tar, "{round}");
+        }
+        assert_eq!(case.kept().len(), 2, "{round}");
+        assert_eq!(fs::read_dir(case.cache().join("tmp")).unwrap().count(), 0, "{round}");
+    }
+}
