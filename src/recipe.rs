@@ -168,7 +168,9 @@ impl Recipe {
     /// Whether some of the files are gone for good, with the layer or the container that they were in.
     #[must_use]
     pub fn is_gone(&self) -> bool {
-        self.files.is_gone() || self.parts.iter().any(|part| part.is_gone())
+        self.files.is_gone()
+            || self.paged.iter().any(Paged::is_gone)
+            || self.parts.iter().any(|part| part.is_gone())
     }
 
     /// Reads into `buf` from byte `offset` on, and returns how many bytes were

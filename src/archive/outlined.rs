@@ -136,6 +136,10 @@ impl Pages for Outlined {
         layer::page(&block, &self.dirs).ok_or_else(|| self.damaged())?
     }
 
+    fn is_gone(&self) -> bool {
+        self.dirs.iter().any(|dir| dir.root.is_removed())
+    }
+
     fn weight(&self) -> usize {
         self.weight
     }

@@ -27,6 +27,9 @@ pub trait Pages: Debug + Send + Sync {
     /// Fails where what it is made from is gone or damaged.
     fn page(&self, index: usize) -> Result<Recipe>;
 
+    /// Whether what they are made from was removed for good.
+    fn is_gone(&self) -> bool;
+
     /// Memory that it takes, in bytes, about; always the same.
     fn weight(&self) -> usize;
 }
@@ -71,6 +74,18 @@ impl Pool {
         }
     }
 
+    /// Lets go of the pages of one recipe, and of the directories that they hold open.
+    fn forget(&self, id: u64) {
+        let mut kept = self.lock();
+        let its: Vec<_> =
+            kept.pages.iter().map(|(key, _)| *key).filter(|(of, _)| *of == id).collect();
+        for key in its {
+            if let Some(page) = kept.pages.pop(&key) {
+                kept.weight -= page.weight();
+            }
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -102,6 +117,10 @@ impl Paged {
 
     pub(super) fn len(&self) -> u64 {
         self.ends.last().copied().unwrap_or(0)
+    }
+
+    pub(super) fn is_gone(&self) -> bool {
+        self.pages.is_gone()
     }
 
     pub(super) fn weight(&self) -> usize {
@@ -153,6 +172,12 @@ impl Paged {
         let page = Arc::new(page);
         self.pool.put(key, &page);
         Ok(Some((start, page)))
+    }
+}
+
+impl Drop for Paged {
+    fn drop(&mut self) {
+        self.pool.forget(self.id);
     }
 }
 
@@ -220,6 +245,10 @@ mod tests {
             builder.push_file(&FileRef { root: &self.root, directory, name, size, expect });
             builder.push_zeros(ZEROS as u64);
             builder.finish()
+        }
+
+        fn is_gone(&self) -> bool {
+            self.root.is_removed()
         }
 
         fn weight(&self) -> usize {
