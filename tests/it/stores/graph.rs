@@ -7,7 +7,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use super::handmade::{CREATED, digest, hex_of};
+use super::handmade::{CREATED, digest, hex_of, set_mtime};
 use crate::drivers::mark_by_names;
 
 /// What the V1 image of a layer is called.
@@ -181,6 +181,7 @@ fn apply(own: &Path, full: &Path) {
         let is_merged = data.is_dir() && to.is_dir() && !is_opaque;
         if is_merged {
             apply(&from, &to);
+            set_mtime(&to, data.mtime(), data.mtime_nsec());
             continue;
         }
         if to.symlink_metadata().is_ok_and(|it| it.is_dir()) {
