@@ -9,7 +9,7 @@ use std::process::Command;
 
 use stratafs::backing::FileKind;
 
-use crate::stores::handmade::{CREATED, DataRoot, exited, make_opaque, whiteout};
+use crate::stores::handmade::{CREATED, DataRoot, exited, make_opaque, set_mtime, whiteout};
 use crate::stores::view::View;
 
 /// A data root on overlay2 with every kind of change, in the directory `path`.
@@ -57,6 +57,7 @@ pub(crate) fn mark_by_names(dir: &Path) {
             if rustix::fs::lremovexattr(&path, "trusted.overlay.opaque").is_ok() {
                 fs::write(path.join(".wh..wh..opq"), "").unwrap();
             }
+            set_mtime(&path, data.mtime(), data.mtime_nsec());
         }
     }
 }
