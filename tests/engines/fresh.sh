@@ -81,8 +81,11 @@ mount_store auto
 check "the kernel is asked" within 2 is_watching
 freshness auto
 quiet() { [ "$(looks)" = 0 ]; }
-# The engine writes a little after it has answered.
+# The engine writes down how those are that have a health check, every few seconds.
+mapfile -t checked < <(docker ps -q --filter health=starting --filter health=healthy --filter health=unhealthy)
+docker pause "${checked[@]}" >/dev/null
 check "nothing is looked at while nothing is heard" within 1 quiet
+docker unpause "${checked[@]}" >/dev/null
 umount "$M"
 
 mount_store poll --watch poll
