@@ -41,6 +41,7 @@ mod own;
 mod places;
 mod pods;
 mod recent;
+mod saved;
 mod shelf;
 mod snapshots;
 mod stats;

@@ -9,10 +9,11 @@ use std::sync::Arc;
 use percent_encoding::percent_decode_str;
 
 use super::Tree;
-use super::archives::{Archive, add_saved, shared_layers};
+use super::archives::Archive;
 use super::layout::{LayoutView, Level};
 use super::node::{ImageView, Place, Scope};
 use super::places::{Item, Listed};
+use super::saved::{add_saved, shared_layers};
 use super::shelf::Shelf;
 use crate::archive::Flavour;
 use crate::error::Result;

@@ -4,13 +4,14 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::Tree;
-use super::archives::{Archive, is_exact};
+use super::archives::Archive;
 use super::layout::{LayoutView, Level};
 use super::merged::MergedTree;
 use super::names::{Found, Names, cut, is_entry};
 use super::node::{ImageView, Place, Scope};
 use super::own::OwnFiles;
 use super::places::{Item, Listed};
+use super::saved::is_exact;
 use super::shelf::{Config, Loaded, Shelf};
 use crate::archive::{Flavour, history, inspect};
 use crate::digest::ImageId;

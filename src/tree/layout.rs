@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 use super::Tree;
-use super::archives::{Archive, Named, StoredView, shared_layers};
+use super::archives::Archive;
 use super::node::{ImageView, Place};
 use super::places::{Item, Listed};
+use super::saved::{Named, StoredView, shared_layers};
 use crate::archive::containerd::{self, StoredImage};
 use crate::archive::{Flavour, documents, save};
 use crate::digest::ImageId;

@@ -48,7 +48,8 @@ fn open_direct(path: &Path) -> File {
     options.read(true).custom_flags(libc::O_DIRECT).open(path).unwrap()
 }
 
-fn read_at(file: &File, offset: u64, count: usize) -> Vec<u8> {
+/// Reads so many bytes, or what there is.
+pub(crate) fn read_at(file: &File, offset: u64, count: usize) -> Vec<u8> {
     let mut bytes = vec![0; count];
     let mut done = 0;
     while done < count {

@@ -1,13 +1,14 @@
 //! Archives in every flavour, of every kind of store: sizes, ranges, the same bytes again, no disk.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
 use stratafs::archive::Flavour;
 
+use crate::bytes::read_at;
 use crate::mounted::{Mounted, can_mount};
 use crate::stores::archives::{self, Layout, Tar, named, saved, saved_by_1_9, write_files};
 use crate::stores::golden;
@@ -93,23 +94,10 @@ fn hold(one: &Path, other: &Path, noise: &mut Noise) -> u64 {
         let count = [1, 511, 512, 513, 4096, 70_000][noise.below(6) as usize];
         let expected = whole.get(at as usize..).unwrap_or_default();
         let expected = &expected[..expected.len().min(count)];
-        assert!(piece(&direct, at, count) == expected, "{}: {count} at {at}", one.display());
+        assert!(read_at(&direct, at, count) == expected, "{}: {count} at {at}", one.display());
     }
     assert!(fs::read(other).unwrap() == whole, "{}", one.display());
     size
-}
-
-fn piece(file: &File, offset: u64, count: usize) -> Vec<u8> {
-    let mut bytes = vec![0; count];
-    let mut done = 0;
-    while done < count {
-        match file.read_at(&mut bytes[done..], offset + done as u64).unwrap() {
-            0 => break,
-            read => done += read,
-        }
-    }
-    bytes.truncate(done);
-    bytes
 }
 
 /// An image of as many layers as make any engine stop, some of them the same, and its config.
