@@ -106,6 +106,17 @@ pub enum Archives {
     Direct,
 }
 
+/// Whether contents come before they are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Contents {
+    /// When somebody reads.
+    #[default]
+    Asked,
+    /// Ahead of a reader that walks. A daemon that is killed in the middle of that may leave a mount
+    /// whose readers hang until its connection is aborted.
+    Pushed,
+}
+
 /// A connection to the kernel that is set up, and not served yet.
 #[derive(Debug)]
 pub struct Session(fuser::Session<Adapter>);
@@ -122,6 +133,7 @@ impl Session {
         audience: Audience,
         xattrs: Xattrs,
         archives: Archives,
+        contents: Contents,
     ) -> io::Result<Session> {
         let acl = match audience {
             // The kernel itself keeps others out of a mount without `allow_other`.
@@ -130,9 +142,15 @@ impl Session {
         };
         let mut config = Config::default();
         config.n_threads = Some(threads());
-        let pushed = rustix::io::fcntl_dupfd_cloexec(&device, 0)?;
+        let pusher = match contents {
+            Contents::Asked => None,
+            Contents::Pushed => {
+                let device = rustix::io::fcntl_dupfd_cloexec(&device, 0)?;
+                Some(Pusher::start(Arc::clone(&tree), device)?)
+            }
+        };
         let adapter = Adapter {
-            pusher: Pusher::start(Arc::clone(&tree), pushed)?,
+            pusher,
             sums: Workers::new(Arc::clone(&tree)),
             streams: Streams::new(Arc::clone(&tree)),
             tree,
@@ -175,7 +193,7 @@ struct Adapter {
     archives: Archives,
     sums: Workers,
     streams: Streams,
-    pusher: Pusher,
+    pusher: Option<Pusher>,
     open_dirs: OpenDirs,
     unbacked: Unbacked,
 }
@@ -299,8 +317,9 @@ impl Filesystem for Adapter {
         let reader = Reader { uid: request.uid(), pid: request.pid() };
         let size = size as usize;
         self.guard(Asked::Read, ino, || {
-            if let Some(walk) = self.tree.reads(ino.0, offset)
-                && let Err(walk) = self.pusher.follow(walk)
+            if let Some(pusher) = &self.pusher
+                && let Some(walk) = self.tree.reads(ino.0, offset)
+                && let Err(walk) = pusher.follow(walk)
             {
                 self.tree.rest_is_read(walk.dir);
             }

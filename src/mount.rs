@@ -29,7 +29,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::backing::mounts;
-use crate::fuse::{self, Archives, Audience, Xattrs};
+use crate::fuse::{self, Archives, Audience, Contents, Xattrs};
 use crate::tree::Tree;
 
 use error::{Error, Result};
@@ -58,6 +58,8 @@ pub struct Options {
     pub xattrs: Xattrs,
     /// How archives are read.
     pub archives: Archives,
+    /// Whether contents are pushed.
+    pub contents: Contents,
     /// References of images whose `rootfs/` the kernel's overlayfs shows, where it can.
     pub kernel_rootfs: Vec<glob::Pattern>,
     /// Whether the kernel lets requests through that would change something.
@@ -111,28 +113,31 @@ pub fn serve(
     raise_open_files();
     let fuse = mount(point, options)?;
     let device = device(point);
-    let (audience, xattrs, archives) = (options.audience, options.xattrs, options.archives);
-    let served = fuse::Session::start(Arc::clone(&tree), fuse, audience, xattrs, archives)
-        .and_then(|session| {
-            raise_read_ahead(device.as_deref());
-            unmount_on_signal(signals, point.to_owned(), device.clone())?;
-            tracing::info!("{}: mounted", point.display());
-            if options.kernel_rootfs.is_empty() {
-                ready()?;
-                return session.run();
-            }
-            thread::scope(|scope| {
-                let served = scope.spawn(|| session.run());
-                overlay::show(&tree, point, options);
-                if let Err(err) = ready() {
-                    clear(point, device.as_deref());
-                    return Err(err);
+    let (audience, xattrs) = (options.audience, options.xattrs);
+    let (archives, contents) = (options.archives, options.contents);
+    let served =
+        fuse::Session::start(Arc::clone(&tree), fuse, audience, xattrs, archives, contents)
+            .and_then(|session| {
+                raise_read_ahead(device.as_deref());
+                unmount_on_signal(signals, point.to_owned(), device.clone())?;
+                tracing::info!("{}: mounted", point.display());
+                if options.kernel_rootfs.is_empty() {
+                    ready()?;
+                    return session.run();
                 }
-                let panicked = |_| Err(io::Error::other("a defect in stratafs: serving panicked"));
-                served.join().unwrap_or_else(panicked)
+                thread::scope(|scope| {
+                    let served = scope.spawn(|| session.run());
+                    overlay::show(&tree, point, options);
+                    if let Err(err) = ready() {
+                        clear(point, device.as_deref());
+                        return Err(err);
+                    }
+                    let panicked =
+                        |_| Err(io::Error::other("a defect in stratafs: serving panicked"));
+                    served.join().unwrap_or_else(panicked)
+                })
             })
-        })
-        .map_err(failed);
+            .map_err(failed);
     match &served {
         Ok(()) => tracing::info!("{}: unmounted", point.display()),
         Err(_) => clear(point, device.as_deref()),

@@ -5,7 +5,7 @@ use clap::ValueEnum;
 use super::MountArgs;
 use super::cache::parse_size;
 use super::status::Failure;
-use crate::fuse::{Archives, Audience, Xattrs};
+use crate::fuse::{Archives, Audience, Contents, Xattrs};
 use crate::mount::Programs;
 
 /// Options that are for mount(8), systemd or other file systems, or that say what is so anyway.
@@ -61,6 +61,7 @@ fn apply_word(word: &str, args: &mut MountArgs) -> Result<(), String> {
         "allow_root" => args.mount.audience = Audience::OwnerAndRoot,
         "direct_io" => args.mount.archives = Archives::Direct,
         "freeze" => args.freeze = true,
+        "push" => args.mount.contents = Contents::Pushed,
         "noexec" => args.mount.programs = Programs::Refused,
         "noxattrs" => args.mount.xattrs = Xattrs::Hidden,
         "suid" | "dev" => return Err("not possible: the mount is always nosuid,nodev".into()),
@@ -156,7 +157,7 @@ mod tests {
     #[test]
     fn every_option_has_its_key() {
         let args = apply_to_default(
-            "allow_other,noexec,noxattrs,direct_io,flavour=docker-1.10,verify=always,changed=fail,\
+            "allow_other,noexec,noxattrs,direct_io,push,flavour=docker-1.10,verify=always,changed=fail,\
              symlinks=rebase,\
              image=a*,image=b\\,c,container=web,namespace=k8s.io,kernel-rootfs=x,image-root=/mnt/disk,\
              state=/srv/kept,freeze,snapshot-limit=7,watch=poll,fsname=my store,cache=/c,cache-size=5M",
@@ -166,6 +167,7 @@ mod tests {
         assert_eq!(args.mount.programs, Programs::Refused);
         assert_eq!(args.mount.xattrs, Xattrs::Hidden);
         assert_eq!(args.mount.archives, Archives::Direct);
+        assert_eq!(args.mount.contents, Contents::Pushed);
         assert_eq!(args.view.flavour, Some(Flavour::Docker1_10));
         assert_eq!(args.view.verify, Verify::Always);
         assert_eq!(args.view.changed, Changed::Fail);
