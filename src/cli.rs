@@ -99,7 +99,7 @@ struct MountArgs {
     /// Stay in the foreground
     #[arg(short, long)]
     foreground: bool,
-    /// Options as mount(8) passes them: allow_other, allow_root, noexec, noxattrs, direct_io,
+    /// Options as mount(8) passes them: allow_other, allow_root, noexec, noxattrs, direct_io, push,
     /// fsname=NAME, and each long option below as KEY=VALUE
     #[arg(short, value_name = "OPT,...")]
     options: Vec<String>,
