@@ -17,8 +17,8 @@ use stratafs::digest::{DiffId, Digest};
 use stratafs::store::{Blob, LayerDir, LayerSource, Marks};
 use stratafs::tree::Options;
 
-use crate::stores::archives::{self, Layout};
-use crate::stores::handmade::{make_opaque, whiteout};
+use crate::stores::archives::{self, Layout, zstd};
+use crate::stores::handmade::{gzip, make_opaque, whiteout};
 use crate::stores::layered::{Layered, NAME, Part};
 use crate::stores::view::{ROOT_USER, View};
 
@@ -89,16 +89,6 @@ fn view(parts: Vec<Part>) -> View {
 
 fn layer(index: usize, tar: &[u8]) -> String {
     format!("images/{NAME}/layers/{index:02}-{}", &Digest::of(tar).hex()[..12])
-}
-
-fn gzip(bytes: &[u8]) -> Vec<u8> {
-    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(6));
-    encoder.write_all(bytes).unwrap();
-    encoder.finish().unwrap()
-}
-
-fn zstd(bytes: &[u8]) -> Vec<u8> {
-    zstd::encode_all(bytes, 3).unwrap()
 }
 
 fn xz(bytes: &[u8]) -> Vec<u8> {

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,6 +11,7 @@ use stratafs::store::{self, Context, LayerStore, Source};
 use stratafs::tree::{Options, Tree};
 
 use crate::golden::assert_same;
+use crate::handmade_containerd;
 use crate::stores::golden;
 use crate::stores::view::View;
 
@@ -189,20 +189,13 @@ fn a_delta_has_the_stored_blobs_but_those_of_its_base() {
     assert!(smaller > 3 && compressed > 3, "{smaller} {compressed}");
 }
 
-/// The entries of a tar by name, `manifest.json` as a set.
+/// The files of a tar by name, `manifest.json` as a set.
 fn members(tar: &[u8]) -> BTreeMap<String, Vec<u8>> {
-    let mut members = BTreeMap::new();
-    for entry in tar::Archive::new(tar).entries().unwrap() {
-        let mut entry = entry.unwrap();
-        let name = entry.path().unwrap().to_str().unwrap().to_owned();
-        let mut body = Vec::new();
-        entry.read_to_end(&mut body).unwrap();
-        if name == "manifest.json" {
-            let mut items: Vec<serde_json::Value> = serde_json::from_slice(&body).unwrap();
-            items.sort_by_key(ToString::to_string);
-            body = serde_json::to_vec(&items).unwrap();
-        }
-        members.insert(name, body);
+    let mut members = handmade_containerd::members(tar);
+    if let Some(manifest) = members.get_mut("manifest.json") {
+        let mut items: Vec<serde_json::Value> = serde_json::from_slice(manifest).unwrap();
+        items.sort_by_key(ToString::to_string);
+        *manifest = serde_json::to_vec(&items).unwrap();
     }
     members
 }

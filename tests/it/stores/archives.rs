@@ -226,17 +226,8 @@ pub(crate) fn saved_by_1_9(layers: &[&[u8]], names: Option<&str>) -> Vec<(String
     files
 }
 
-/// A zstd frame of blocks that are not compressed (RFC 8878).
 pub(crate) fn zstd(bytes: &[u8]) -> Vec<u8> {
-    let mut frame = vec![0x28, 0xB5, 0x2F, 0xFD, 0xE0];
-    frame.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
-    let mut blocks = bytes.chunks(1 << 16).peekable();
-    while let Some(block) = blocks.next() {
-        let header = u32::from(blocks.peek().is_none()) | (block.len() as u32) << 3;
-        frame.extend_from_slice(&header.to_le_bytes()[..3]);
-        frame.extend_from_slice(block);
-    }
-    frame
+    zstd::encode_all(bytes, 3).unwrap()
 }
 
 /// Bytes as they may be stored: as they are, or in one of the forms that layers have.
