@@ -5,13 +5,15 @@
 //!    open, and the kernel keeps cached pages from one open to the next. `opendir` is answered,
 //!    since a listing must stay as it was while its directory is read.
 //! 2. Requests have up to 1 MiB, and are read into one buffer for each thread.
-//! 3. What a reader who walks will read next is handed to the kernel unasked ([`push`]).
+//! 3. What a reader who walks will read next is handed to the kernel unasked, where the user wants
+//!    that ([`push`]).
 //! 4. Who reads past the page cache is read ahead for ([`stream`]).
 //! 5. A handler that panics answers EIO, and its thread goes on.
 
 mod attr;
 mod open_dirs;
 mod push;
+mod settings;
 mod stream;
 mod sums;
 mod unbacked;
@@ -39,6 +41,8 @@ use crate::backing::Seek;
 use crate::error::Error;
 use crate::metrics::Request as Asked;
 use crate::tree::{Attr, Reader, Sum, Tree};
+
+pub use settings::{Archives, Audience, Contents, Settings, Xattrs};
 
 use attr::{file_attr, file_type, name_only};
 use open_dirs::{OpenDirs, entries};
@@ -74,49 +78,6 @@ thread_local! {
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Who may use the mount.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Audience {
-    /// The user who mounted it.
-    #[default]
-    Owner,
-    /// That user, and root.
-    OwnerAndRoot,
-    /// Everybody, as far as modes allow.
-    Everybody,
-}
-
-/// Whether extended attributes are shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Xattrs {
-    /// As the tree has them.
-    #[default]
-    Shown,
-    /// None: `ls -l` of large directories takes a tenth of the time.
-    Hidden,
-}
-
-/// How archives are read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Archives {
-    /// Through the kernel's page cache, which keeps them.
-    #[default]
-    Cached,
-    /// Past it, for those who copy them once and in large blocks; small reads get slow.
-    Direct,
-}
-
-/// Whether contents come before they are asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Contents {
-    /// When somebody reads.
-    #[default]
-    Asked,
-    /// Ahead of a reader that walks. A daemon that is killed in the middle of that may leave a mount
-    /// whose readers hang until its connection is aborted.
-    Pushed,
-}
-
 /// A connection to the kernel that is set up, and not served yet.
 #[derive(Debug)]
 pub struct Session(fuser::Session<Adapter>);
@@ -127,22 +88,15 @@ impl Session {
     ///
     /// # Errors
     /// Fails when the kernel goes away or speaks a protocol that is too old.
-    pub fn start(
-        tree: Arc<Tree>,
-        device: OwnedFd,
-        audience: Audience,
-        xattrs: Xattrs,
-        archives: Archives,
-        contents: Contents,
-    ) -> io::Result<Session> {
-        let acl = match audience {
+    pub fn start(tree: Arc<Tree>, device: OwnedFd, settings: Settings) -> io::Result<Session> {
+        let acl = match settings.audience {
             // The kernel itself keeps others out of a mount without `allow_other`.
             Audience::Owner | Audience::Everybody => SessionACL::All,
             Audience::OwnerAndRoot => SessionACL::RootAndOwner,
         };
         let mut config = Config::default();
         config.n_threads = Some(threads());
-        let pusher = match contents {
+        let pusher = match settings.contents {
             Contents::Asked => None,
             Contents::Pushed => {
                 let device = rustix::io::fcntl_dupfd_cloexec(&device, 0)?;
@@ -154,8 +108,7 @@ impl Session {
             sums: Workers::new(Arc::clone(&tree)),
             streams: Streams::new(Arc::clone(&tree)),
             tree,
-            xattrs,
-            archives,
+            settings,
             open_dirs: OpenDirs::default(),
             unbacked: Unbacked::default(),
         };
@@ -189,8 +142,7 @@ fn errno(tree: &Tree, err: &Error) -> Errno {
 #[derive(Debug)]
 struct Adapter {
     tree: Arc<Tree>,
-    xattrs: Xattrs,
-    archives: Archives,
+    settings: Settings,
     sums: Workers,
     streams: Streams,
     pusher: Option<Pusher>,
@@ -203,7 +155,7 @@ impl Adapter {
     /// blocks, and take the size that is named here.
     fn file_attr(&self, attr: &Attr) -> FileAttr {
         let mut shown = file_attr(attr);
-        if self.archives == Archives::Direct && self.tree.is_archive(attr.ino) {
+        if self.settings.archives == Archives::Direct && self.tree.is_archive(attr.ino) {
             shown.blksize = COPIED;
         }
         shown
@@ -288,7 +240,7 @@ impl Filesystem for Adapter {
 
     fn open(&self, _: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         match flags.acc_mode() {
-            OpenAccMode::O_RDONLY => match self.archives {
+            OpenAccMode::O_RDONLY => match self.settings.archives {
                 Archives::Cached => reply.error(Errno::ENOSYS), // see 1. above
                 Archives::Direct if self.tree.is_archive(ino.0) => {
                     let flags = FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH;
@@ -479,7 +431,7 @@ impl Filesystem for Adapter {
         reply: ReplyXattr,
     ) {
         let reader = Reader { uid: request.uid(), pid: request.pid() };
-        self.guard(Asked::Getxattr, ino, || match (self.xattrs, Sum::of_xattr(name)) {
+        self.guard(Asked::Getxattr, ino, || match (self.settings.xattrs, Sum::of_xattr(name)) {
             (Xattrs::Hidden, _) => reply.error(Errno::ENOSYS), // the kernel asks no more
             (Xattrs::Shown, None) => match self.tree.xattr(ino.0, name, reader) {
                 Ok(value) => reply_xattr(reply, size, &value),
@@ -495,7 +447,7 @@ impl Filesystem for Adapter {
 
     fn listxattr(&self, request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
         let reader = Reader { uid: request.uid(), pid: request.pid() };
-        self.guard(Asked::Listxattr, ino, || match self.xattrs {
+        self.guard(Asked::Listxattr, ino, || match self.settings.xattrs {
             // Not ENOSYS: `tar --xattrs` would warn about every file.
             Xattrs::Hidden => reply_xattr(reply, size, b""),
             Xattrs::Shown => match self.tree.xattrs(ino.0, reader) {

@@ -29,7 +29,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::backing::mounts;
-use crate::fuse::{self, Archives, Audience, Contents, Xattrs};
+use crate::fuse::{self, Audience};
 use crate::tree::Tree;
 
 use error::{Error, Result};
@@ -50,16 +50,10 @@ const FUSE_CONF: &str = "/etc/fuse.conf";
 pub struct Options {
     /// What the table of mounts shows as its source: a store's path.
     pub source: String,
-    /// Who may use it.
-    pub audience: Audience,
     /// Whether programs in it may be run.
     pub programs: Programs,
-    /// Whether extended attributes are shown.
-    pub xattrs: Xattrs,
-    /// How archives are read.
-    pub archives: Archives,
-    /// Whether contents are pushed.
-    pub contents: Contents,
+    /// What the connection is asked for.
+    pub fuse: fuse::Settings,
     /// References of images whose `rootfs/` the kernel's overlayfs shows, where it can.
     pub kernel_rootfs: Vec<glob::Pattern>,
     /// Whether the kernel lets requests through that would change something.
@@ -113,31 +107,27 @@ pub fn serve(
     raise_open_files();
     let fuse = mount(point, options)?;
     let device = device(point);
-    let (audience, xattrs) = (options.audience, options.xattrs);
-    let (archives, contents) = (options.archives, options.contents);
-    let served =
-        fuse::Session::start(Arc::clone(&tree), fuse, audience, xattrs, archives, contents)
-            .and_then(|session| {
-                raise_read_ahead(device.as_deref());
-                unmount_on_signal(signals, point.to_owned(), device.clone())?;
-                tracing::info!("{}: mounted", point.display());
-                if options.kernel_rootfs.is_empty() {
-                    ready()?;
-                    return session.run();
+    let served = fuse::Session::start(Arc::clone(&tree), fuse, options.fuse)
+        .and_then(|session| {
+            raise_read_ahead(device.as_deref());
+            unmount_on_signal(signals, point.to_owned(), device.clone())?;
+            tracing::info!("{}: mounted", point.display());
+            if options.kernel_rootfs.is_empty() {
+                ready()?;
+                return session.run();
+            }
+            thread::scope(|scope| {
+                let served = scope.spawn(|| session.run());
+                overlay::show(&tree, point, options);
+                if let Err(err) = ready() {
+                    clear(point, device.as_deref());
+                    return Err(err);
                 }
-                thread::scope(|scope| {
-                    let served = scope.spawn(|| session.run());
-                    overlay::show(&tree, point, options);
-                    if let Err(err) = ready() {
-                        clear(point, device.as_deref());
-                        return Err(err);
-                    }
-                    let panicked =
-                        |_| Err(io::Error::other("a defect in stratafs: serving panicked"));
-                    served.join().unwrap_or_else(panicked)
-                })
+                let panicked = |_| Err(io::Error::other("a defect in stratafs: serving panicked"));
+                served.join().unwrap_or_else(panicked)
             })
-            .map_err(failed);
+        })
+        .map_err(failed);
     match &served {
         Ok(()) => tracing::info!("{}: unmounted", point.display()),
         Err(_) => clear(point, device.as_deref()),
@@ -160,7 +150,7 @@ pub fn umount(point: &Path, leave: Leave) -> Result<()> {
 
 fn mount(point: &Path, options: &Options) -> Result<OwnedFd> {
     let is_root = rustix::process::geteuid().is_root();
-    if !is_root && options.audience != Audience::Owner && !may_allow_other()? {
+    if !is_root && options.fuse.audience != Audience::Owner && !may_allow_other()? {
         return Err(Error::AllowOther);
     }
     if is_root { mount_as_root(point, options) } else { mount_as_user(point, options) }
@@ -183,7 +173,7 @@ fn mount_as_root(point: &Path, options: &Options) -> Result<OwnedFd> {
         fuse.as_raw_fd(),
         uid.as_raw(),
         gid.as_raw(),
-        allow_other(options.audience)
+        allow_other(options.fuse.audience)
     );
     let data = CString::new(data).map_err(|err| Error::io(point, err))?;
     match rustix::mount::mount(&*options.source, point, KIND, flags, &*data) {
@@ -209,7 +199,7 @@ fn mount_as_user(point: &Path, options: &Options) -> Result<OwnedFd> {
     let list = format!(
         "{access},nosuid,nodev,default_permissions,subtype=stratafs,fsname={}{programs}{}",
         helper::escape(&options.source),
-        allow_other(options.audience)
+        allow_other(options.fuse.audience)
     );
     helper::mount(point, &list)
 }

@@ -57,13 +57,13 @@ pub(super) fn apply(list: &str, args: &mut MountArgs) -> Result<(), Failure> {
 
 fn apply_word(word: &str, args: &mut MountArgs) -> Result<(), String> {
     match word {
-        "allow_other" => args.mount.audience = Audience::Everybody,
-        "allow_root" => args.mount.audience = Audience::OwnerAndRoot,
-        "direct_io" => args.mount.archives = Archives::Direct,
+        "allow_other" => args.mount.fuse.audience = Audience::Everybody,
+        "allow_root" => args.mount.fuse.audience = Audience::OwnerAndRoot,
+        "direct_io" => args.mount.fuse.archives = Archives::Direct,
         "freeze" => args.freeze = true,
-        "push" => args.mount.contents = Contents::Pushed,
+        "push" => args.mount.fuse.contents = Contents::Pushed,
         "noexec" => args.mount.programs = Programs::Refused,
-        "noxattrs" => args.mount.xattrs = Xattrs::Hidden,
+        "noxattrs" => args.mount.fuse.xattrs = Xattrs::Hidden,
         "suid" | "dev" => return Err("not possible: the mount is always nosuid,nodev".into()),
         _ if IGNORED.contains(&word) || is_private(word) => {}
         _ => return Err("unknown option: see `stratafs mount --help`".into()),
@@ -163,11 +163,11 @@ mod tests {
              state=/srv/kept,freeze,snapshot-limit=7,watch=poll,fsname=my store,cache=/c,cache-size=5M",
         )
         .unwrap();
-        assert_eq!(args.mount.audience, Audience::Everybody);
+        assert_eq!(args.mount.fuse.audience, Audience::Everybody);
         assert_eq!(args.mount.programs, Programs::Refused);
-        assert_eq!(args.mount.xattrs, Xattrs::Hidden);
-        assert_eq!(args.mount.archives, Archives::Direct);
-        assert_eq!(args.mount.contents, Contents::Pushed);
+        assert_eq!(args.mount.fuse.xattrs, Xattrs::Hidden);
+        assert_eq!(args.mount.fuse.archives, Archives::Direct);
+        assert_eq!(args.mount.fuse.contents, Contents::Pushed);
         assert_eq!(args.view.flavour, Some(Flavour::Docker1_10));
         assert_eq!(args.view.verify, Verify::Always);
         assert_eq!(args.view.changed, Changed::Fail);
@@ -182,7 +182,7 @@ mod tests {
         assert_eq!(args.mount.source, "my store");
         assert_eq!(args.view.cache.directory.as_deref(), Some("/c".as_ref()));
         assert_eq!(args.view.cache.size, Some(5 << 20));
-        let audience = apply_to_default("allow_root").unwrap().mount.audience;
+        let audience = apply_to_default("allow_root").unwrap().mount.fuse.audience;
         assert_eq!(audience, Audience::OwnerAndRoot);
     }
 
