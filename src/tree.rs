@@ -31,6 +31,7 @@ mod images;
 mod inodes;
 mod journal;
 pub mod kernel;
+mod layers;
 mod layout;
 mod live;
 mod memo;
