@@ -9,7 +9,7 @@
 //! others wrote, or together they would go beyond the bound.
 
 use std::fs::{self, DirBuilder, File, FileTimes};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,13 +17,13 @@ use std::time::{Duration, SystemTime};
 
 use super::SEGMENT;
 use super::kept::{KeptFile, NewFile};
-use turn::{Room, Turn};
-
-mod turn;
-
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::metrics::Counter;
+
+mod turn;
+
+use turn::{Room, Turn};
 
 /// Largest index that is read, in bytes.
 const INDEX_MAX: u64 = 256 << 20;
@@ -156,11 +156,12 @@ impl Disk {
     }
 
     pub(super) fn read_index(&self, key: Digest) -> Option<Vec<u8>> {
-        let path = self.index_path(key);
-        let file = open(&path)?;
+        let file = open(&self.index_path(key))?;
         let stat = file.metadata().ok().filter(|stat| stat.len() <= INDEX_MAX)?;
         touch(&file, &stat);
-        fs::read(path).ok()
+        let mut bytes = Vec::new();
+        file.take(INDEX_MAX).read_to_end(&mut bytes).ok()?;
+        Some(bytes)
     }
 
     pub(super) fn has_index(&self, key: Digest) -> bool {
