@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -102,7 +102,7 @@ impl Dir {
     /// Whatever else the file system says.
     pub fn xattr(&self, name: &OsStr, attribute: &OsStr) -> Result<Option<Vec<u8>>> {
         let path = match &self.place {
-            Place::Disk(fd) => self.proc_path(fd, name)?,
+            Place::Disk(_) => self.proc_path(name)?,
             Place::Packed(dir) => {
                 let value = dir.xattr(name, attribute);
                 return value.map_err(|err| Error::io(self.path.join(name), err));
@@ -128,7 +128,7 @@ impl Dir {
     /// Whatever the file system says.
     pub fn xattrs(&self, name: &OsStr) -> Result<Vec<OsString>> {
         let path = match &self.place {
-            Place::Disk(fd) => self.proc_path(fd, name)?,
+            Place::Disk(_) => self.proc_path(name)?,
             Place::Packed(dir) => {
                 let names = dir.xattrs(name);
                 return names.map_err(|err| Error::io(self.path.join(name), err));
@@ -152,10 +152,13 @@ impl Dir {
         Ok(names)
     }
 
-    /// A path to an entry that starts at the open descriptor: there is no `lgetxattrat` before
-    /// Linux 6.13.
-    pub(super) fn proc_path(&self, fd: &OwnedFd, name: &OsStr) -> Result<PathBuf> {
-        let path = PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()));
+    /// A path to an entry (`""` is the directory itself) that starts at the open descriptor:
+    /// there is no `lgetxattrat` before Linux 6.13.
+    ///
+    /// # Errors
+    /// EINVAL where `name` is not that of an entry.
+    pub(crate) fn proc_path(&self, name: &OsStr) -> Result<PathBuf> {
+        let path = PathBuf::from(format!("/proc/self/fd/{}", self.as_fd().as_raw_fd()));
         if name.is_empty() {
             return Ok(path.join("."));
         }

@@ -119,7 +119,7 @@ impl Watch {
         if !OWN.iter().any(|&own| i128::from(own) == i128::from(kind)) {
             return Err(Error::unsupported(dir.path(), "its file system tells of no changes"));
         }
-        let path = dir.proc_path(fd, OsStr::new(""))?;
+        let path = dir.proc_path(OsStr::new(""))?;
         inotify::add_watch(&self.inotify, path, events).map_err(|err| Error::io(dir.path(), err))
     }
 

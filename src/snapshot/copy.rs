@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -222,7 +222,7 @@ fn pass(from: &BackingFile, to: &File, start: u64, end: u64) -> Result<u64, Errn
 fn dress(original: (&Dir, &OsStr), copy: (&Dir, &OsStr), stat: &Stat) -> Result<()> {
     let (source, name) = original;
     let target = copy.0;
-    let at = proc_path(target, copy.1);
+    let at = target.proc_path(copy.1)?;
     let failed = |err: Errno| Error::io(target.path().join(copy.1), err);
     let owner = (Some(Uid::from_raw(stat.uid)), Some(Gid::from_raw(stat.gid)));
     let here = (target.as_fd(), at.as_path());
@@ -243,13 +243,6 @@ fn dress(original: (&Dir, &OsStr), copy: (&Dir, &OsStr), stat: &Stat) -> Result<
 
 fn xattrs(source: &Dir, name: &OsStr) -> Result<Vec<OsString>> {
     Ok(if_there(source.xattrs(name))?.unwrap_or_default())
-}
-
-/// A path to an entry that starts at the open directory, and ends at no symlink but the entry
-/// itself.
-fn proc_path(dir: &Dir, name: &OsStr) -> PathBuf {
-    let name = if name.is_empty() { OsStr::new(".") } else { name };
-    PathBuf::from(format!("/proc/self/fd/{}", dir.as_fd().as_raw_fd())).join(name)
 }
 
 fn timespec(time: Time) -> Timespec {
