@@ -82,6 +82,12 @@ enum Command {
         /// Its directory
         cgroup: PathBuf,
     },
+    /// End the connection of a daemon that is killed
+    #[command(name = mount::guard::GUARD, hide = true)]
+    AbortIfOrphaned {
+        /// Its process ID
+        daemon: u32,
+    },
     /// Checksums by which builders recognise files
     Sum(sum::SumArgs),
     /// Write a directory to standard output as a build context: `stratafs context DIR | docker build -`
@@ -99,7 +105,7 @@ struct MountArgs {
     /// Stay in the foreground
     #[arg(short, long)]
     foreground: bool,
-    /// Options as mount(8) passes them: allow_other, allow_root, noexec, noxattrs, direct_io, push,
+    /// Options as mount(8) passes them: allow_other, allow_root, noexec, noxattrs, nopush, direct_io,
     /// fsname=NAME, and each long option below as KEY=VALUE
     #[arg(short, value_name = "OPT,...")]
     options: Vec<String>,
@@ -192,6 +198,10 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<ExitCode, Failure
         }
         Command::ThawIfOrphaned { cgroup } => {
             snapshot::thaw_if_orphaned(&cgroup).map_err(Failure::Snapshots)?;
+            Ok(ExitStatus::Success.into())
+        }
+        Command::AbortIfOrphaned { daemon } => {
+            mount::guard::abort_if_orphaned(daemon)?;
             Ok(ExitStatus::Success.into())
         }
     }

@@ -10,6 +10,7 @@
 mod connection;
 pub mod daemon;
 pub mod error;
+pub mod guard;
 mod helper;
 mod overlay;
 mod point;
@@ -29,10 +30,11 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::backing::mounts;
-use crate::fuse::{self, Audience};
+use crate::fuse::{self, Audience, Contents};
 use crate::tree::Tree;
 
 use error::{Error, Result};
+use guard::Guard;
 pub use point::MountPoint;
 
 /// Type of our file system in the table of mounts; what follows `fuse.` is its subtype.
@@ -107,7 +109,10 @@ pub fn serve(
     raise_open_files();
     let fuse = mount(point, options)?;
     let device = device(point);
-    let served = fuse::Session::start(Arc::clone(&tree), fuse, options.fuse)
+    let guard = guard(options.fuse.contents, device.as_deref());
+    let contents = if guard.is_some() { Contents::Pushed } else { Contents::Asked };
+    let settings = fuse::Settings { contents, ..options.fuse };
+    let served = fuse::Session::start(Arc::clone(&tree), fuse, settings)
         .and_then(|session| {
             raise_read_ahead(device.as_deref());
             unmount_on_signal(signals, point.to_owned(), device.clone())?;
@@ -257,6 +262,14 @@ fn device(point: &Path) -> Option<String> {
             None
         }
     }
+}
+
+/// Who ends the connection if this process is killed, where contents are to be pushed: without one,
+/// they must not be.
+fn guard(contents: Contents, device: Option<&str>) -> Option<Guard> {
+    let device = device.filter(|_| contents == Contents::Pushed)?;
+    let guard = Guard::start(device);
+    guard.inspect_err(|err| tracing::info!("contents are not pushed: no guard: {err}")).ok()
 }
 
 /// Takes the mount of `number` away from `point`, after serving it has failed. Never called after

@@ -61,8 +61,8 @@ fn apply_word(word: &str, args: &mut MountArgs) -> Result<(), String> {
         "allow_root" => args.mount.fuse.audience = Audience::OwnerAndRoot,
         "direct_io" => args.mount.fuse.archives = Archives::Direct,
         "freeze" => args.freeze = true,
-        "push" => args.mount.fuse.contents = Contents::Pushed,
         "noexec" => args.mount.programs = Programs::Refused,
+        "nopush" => args.mount.fuse.contents = Contents::Asked,
         "noxattrs" => args.mount.fuse.xattrs = Xattrs::Hidden,
         "suid" | "dev" => return Err("not possible: the mount is always nosuid,nodev".into()),
         _ if IGNORED.contains(&word) || is_private(word) => {}
@@ -157,7 +157,7 @@ mod tests {
     #[test]
     fn every_option_has_its_key() {
         let args = apply_to_default(
-            "allow_other,noexec,noxattrs,direct_io,push,flavour=docker-1.10,verify=always,changed=fail,\
+            "allow_other,noexec,noxattrs,direct_io,nopush,flavour=docker-1.10,verify=always,changed=fail,\
              symlinks=rebase,\
              image=a*,image=b\\,c,container=web,namespace=k8s.io,kernel-rootfs=x,image-root=/mnt/disk,\
              state=/srv/kept,freeze,snapshot-limit=7,watch=poll,fsname=my store,cache=/c,cache-size=5M",
@@ -167,7 +167,7 @@ mod tests {
         assert_eq!(args.mount.programs, Programs::Refused);
         assert_eq!(args.mount.fuse.xattrs, Xattrs::Hidden);
         assert_eq!(args.mount.fuse.archives, Archives::Direct);
-        assert_eq!(args.mount.fuse.contents, Contents::Pushed);
+        assert_eq!(args.mount.fuse.contents, Contents::Asked);
         assert_eq!(args.view.flavour, Some(Flavour::Docker1_10));
         assert_eq!(args.view.verify, Verify::Always);
         assert_eq!(args.view.changed, Changed::Fail);

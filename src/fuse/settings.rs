@@ -48,10 +48,10 @@ pub enum Archives {
 /// Whether contents come before they are asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Contents {
-    /// When somebody reads.
+    /// Ahead of a reader that walks. Somebody has to end the connection where the daemon is killed
+    /// in the middle of that, or readers may hang.
     #[default]
-    Asked,
-    /// Ahead of a reader that walks. A daemon that is killed in the middle of that may leave a mount
-    /// whose readers hang until its connection is aborted.
     Pushed,
+    /// When somebody reads.
+    Asked,
 }

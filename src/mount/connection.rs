@@ -2,7 +2,8 @@
 //!
 //! A daemon that is killed while it hands contents to the kernel (`fuse::push`) may never end: its
 //! thread waits for a READ that nobody answers, and holds the connection open, so that the READ
-//! never fails. Nothing but aborting the connection from outside helps.
+//! never fails. Nothing but aborting the connection from outside helps: its [`guard`](super::guard)
+//! does so at once, and `mount` and `umount` where that was killed, too.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -35,12 +36,21 @@ pub(super) fn is_orphan(mount: &Mount) -> bool {
 /// # Errors
 /// Fails where there is no such connection, or it is another user's.
 pub(super) fn abort(device: &str) -> io::Result<()> {
+    switch(device)?.write_all(b"1")
+}
+
+/// The file that ends the connection of the mount with that device number, once something is written
+/// to it: that one alone, whoever has the number later.
+///
+/// # Errors
+/// Those of [`abort`].
+pub(super) fn switch(device: &str) -> io::Result<File> {
     let number = device.rsplit(':').next().unwrap_or_default();
     let switch = format!("{number}/abort");
     let flags = OFlags::WRONLY | OFlags::CLOEXEC;
     let switch = openat(CWD, Path::new(CONTROL).join(&switch), flags, Mode::empty())
         .or_else(|_| openat(control()?, &switch, flags, Mode::empty()))?;
-    File::from(switch).write_all(b"1")
+    Ok(switch.into())
 }
 
 /// The same directory where it is mounted nowhere, as in most containers.

@@ -100,7 +100,7 @@ fn pushed_bytes_are_the_files_bytes_whoever_walks_and_whatever_is_dropped() {
     let _dropped = CACHES.lock().unwrap_or_else(PoisonError::into_inner);
     let (dir, _root) = many();
     for _ in 0..2 {
-        let mounted = Mounted::with(dir.path(), &["-o", "push"]);
+        let mounted = Mounted::new(dir.path());
         let rootfs = mounted.at("images/many:1/rootfs");
         let is_over = AtomicBool::new(false);
         thread::scope(|scope| {
@@ -119,7 +119,7 @@ fn unmounting_while_contents_are_pushed_ends_everybody() {
     }
     let (dir, _root) = many();
     for round in 0..10 {
-        let mut mounted = Mounted::with(dir.path(), &["-o", "push"]);
+        let mut mounted = Mounted::new(dir.path());
         let rootfs = mounted.at("images/many:1/rootfs");
         thread::scope(|scope| {
             let walkers = scope.spawn(|| walk_by_four(&rootfs));
@@ -135,7 +135,7 @@ fn unmounting_while_contents_are_pushed_ends_everybody() {
 /// A daemon that tells what it pushes in the file `log`.
 fn talkative(store: &Path, point: &Path, log: &Path) -> std::process::Child {
     let mut command = Command::new(STRATAFS);
-    command.args(["mount", "--foreground", "-o", "push"]).arg(store).arg(point);
+    command.args(["mount", "--foreground"]).arg(store).arg(point);
     command.env("RUST_LOG", "stratafs::fuse=debug").stdin(Stdio::null()).stdout(Stdio::null());
     command.stderr(File::create(log).unwrap()).spawn().unwrap()
 }
@@ -183,6 +183,57 @@ fn who_reads_two_files_in_order_is_given_the_rest_and_who_only_looks_is_given_no
     assert!(daemon.wait().unwrap().success());
 }
 
+/// Ends the readers when the test does.
+struct Readers(Vec<std::process::Child>);
+
+impl Drop for Readers {
+    fn drop(&mut self) {
+        for reader in &mut self.0 {
+            let _ = reader.kill(); // it may be over
+            let _ = reader.wait();
+        }
+    }
+}
+
+/// With whoever looks at the mount afterwards, and by nobody's help but the guard's.
+#[test]
+fn a_daemon_that_is_killed_while_it_pushes_leaves_nobody_hanging() {
+    if !can_mount() {
+        return;
+    }
+    let (dir, _root) = many();
+    let place = tempfile::tempdir().unwrap();
+    for round in 0..24 {
+        let mut daemon = start(dir.path(), place.path(), &[]);
+        wait_until("the mount", || is_mounted(place.path()));
+        let rootfs = place.path().join("images/many:1/rootfs");
+        let reader = |_| {
+            let mut find = Command::new("find");
+            find.arg(&rootfs).args(["-type", "f", "-exec", "cat", "{}", "+"]);
+            find.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+        };
+        let mut readers = Readers((0..3).map(reader).collect());
+        thread::sleep(Duration::from_millis(20 + round * 5));
+        daemon.kill().unwrap();
+        let umount = |options: &[&str]| {
+            let arguments = [&["umount"], options, &[place.path().to_str().unwrap()]].concat();
+            let umounted = run(&arguments.iter().map(AsRef::as_ref).collect::<Vec<_>>());
+            assert_eq!(umounted.status.code(), Some(0), "{umounted:?}");
+        };
+        let is_at_once = round % 2 == 0;
+        if is_at_once {
+            umount(&["--lazy"]);
+        }
+        wait_until("the end of the daemon", || daemon.try_wait().unwrap().is_some());
+        for reader in &mut readers.0 {
+            wait_until("the end of a reader", || reader.try_wait().unwrap().is_some());
+        }
+        if !is_at_once {
+            umount(&[]);
+        }
+    }
+}
+
 /// A mount whose device nobody has open, and that the kernel holds for living: it is under way in a
 /// socket, which is returned. That is how it is with a daemon that was killed while it waited.
 fn orphan(point: &Path) -> UnixStream {
@@ -216,7 +267,7 @@ fn a_mount_with_nobody_to_answer_is_ended_by_umount_and_by_the_next_mount() {
 
     let _device = orphan(place.path());
     let reader = look(place.path().to_owned());
-    let mut daemon = start(dir.path(), place.path(), &["-o", "push"]);
+    let mut daemon = start(dir.path(), place.path(), &[]);
     wait_until("the mount", || reader.is_finished() && is_mounted(place.path()));
     assert!(reader.join().unwrap().is_err());
     give_back(place.path());
