@@ -40,6 +40,7 @@ use fuser::{
 use crate::backing::Seek;
 use crate::error::Error;
 use crate::metrics::Request as Asked;
+use crate::tree::ahead::Walk;
 use crate::tree::{Attr, Reader, Sum, Tree};
 
 pub use settings::{Archives, Audience, Contents, Settings, Xattrs};
@@ -130,6 +131,10 @@ fn threads() -> usize {
     thread::available_parallelism().map_or(2, NonZero::get).clamp(2, 4)
 }
 
+fn reader(request: &Request) -> Reader {
+    Reader { uid: request.uid(), pid: request.pid() }
+}
+
 /// What the kernel is told about `err`, which is counted, and noted unless it is a plain answer.
 fn errno(tree: &Tree, err: &Error) -> Errno {
     tree.metrics().error(err.errno());
@@ -177,6 +182,16 @@ impl Adapter {
         };
         if let Err(err) = thread::Builder::new().name("snapshot".into()).spawn(run) {
             self.tree.report(&Error::io("thread", err));
+        }
+    }
+
+    /// Hands contents to the kernel that somebody will read, where `walk` says so.
+    fn push(&self, walk: impl FnOnce(&Tree) -> Option<Walk>) {
+        if let Some(pusher) = &self.pusher
+            && let Some(walk) = walk(&self.tree)
+            && let Err(walk) = pusher.follow(walk)
+        {
+            self.tree.rest_is_read(walk.dir);
         }
     }
 
@@ -266,15 +281,10 @@ impl Filesystem for Adapter {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let reader = Reader { uid: request.uid(), pid: request.pid() };
+        let reader = reader(request);
         let size = size as usize;
         self.guard(Asked::Read, ino, || {
-            if let Some(pusher) = &self.pusher
-                && let Some(walk) = self.tree.reads(ino.0, offset)
-                && let Err(walk) = pusher.follow(walk)
-            {
-                self.tree.rest_is_read(walk.dir);
-            }
+            self.push(|tree| tree.reads(ino.0, offset, reader));
             let is_direct = handle == DIRECT || flags.0 & libc::O_DIRECT != 0;
             if is_direct && let Some(read) = self.streams.read(ino.0, offset, size, reader) {
                 return match read {
@@ -358,7 +368,7 @@ impl Filesystem for Adapter {
 
     fn readdirplus(
         &self,
-        _: &Request,
+        request: &Request,
         ino: INodeNo,
         handle: FileHandle,
         after: u64,
@@ -370,7 +380,9 @@ impl Filesystem for Adapter {
                 Ok(listing) => listing,
                 Err(err) => return reply.error(self.errno(&err)),
             };
+            let mut is_end = true;
             for entry in entries(&listing, ino.0, after) {
+                is_end = false;
                 let is_dot = entry.cookie <= 2; // the kernel counts no reference to `.` and `..`
                 let looked_up = match entry.is_cheap {
                     // Whoever looks at the name itself is told why, and then it is noted.
@@ -391,6 +403,9 @@ impl Filesystem for Adapter {
                 if looked_up.is_none() && !is_dot {
                     self.unbacked.add(entry.ino);
                 }
+            }
+            if is_end {
+                self.push(|tree| tree.lists(ino.0, reader(request)));
             }
             reply.ok();
         });
@@ -430,7 +445,7 @@ impl Filesystem for Adapter {
         size: u32,
         reply: ReplyXattr,
     ) {
-        let reader = Reader { uid: request.uid(), pid: request.pid() };
+        let reader = reader(request);
         self.guard(Asked::Getxattr, ino, || match (self.settings.xattrs, Sum::of_xattr(name)) {
             (Xattrs::Hidden, _) => reply.error(Errno::ENOSYS), // the kernel asks no more
             (Xattrs::Shown, None) => match self.tree.xattr(ino.0, name, reader) {
@@ -446,7 +461,7 @@ impl Filesystem for Adapter {
     }
 
     fn listxattr(&self, request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        let reader = Reader { uid: request.uid(), pid: request.pid() };
+        let reader = reader(request);
         self.guard(Asked::Listxattr, ino, || match self.settings.xattrs {
             // Not ENOSYS: `tar --xattrs` would warn about every file.
             Xattrs::Hidden => reply_xattr(reply, size, b""),

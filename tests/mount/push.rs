@@ -140,6 +140,20 @@ fn talkative(store: &Path, point: &Path, log: &Path) -> std::process::Child {
     command.stderr(File::create(log).unwrap()).spawn().unwrap()
 }
 
+fn pushes(log: &Path) -> usize {
+    fs::read_to_string(log).unwrap().matches(": pushed ").count()
+}
+
+fn is_cached(path: &Path) -> bool {
+    let options = ["--noheadings", "--bytes", "--output", "RES"];
+    let output = Command::new("fincore").args(options).arg(path).output().unwrap();
+    String::from_utf8(output.stdout).unwrap().trim() != "0"
+}
+
+fn is_small(number: u32) -> bool {
+    (1..1 << 20).contains(&bytes(number).len())
+}
+
 #[test]
 fn who_reads_two_files_in_order_is_given_the_rest_and_who_only_looks_is_given_nothing() {
     if !can_mount() {
@@ -153,15 +167,8 @@ fn who_reads_two_files_in_order_is_given_the_rest_and_who_only_looks_is_given_no
     let mut daemon = talkative(dir.path(), &point, &log);
     wait_until("the mount", || is_mounted(&point));
     let rootfs = point.join("images/many:1/rootfs");
-    let pushes = || fs::read_to_string(&log).unwrap().matches(": pushed ").count();
-    let cached = |number: u32| {
-        let output = Command::new("fincore")
-            .args(["--noheadings", "--bytes", "--output", "RES"])
-            .arg(rootfs.join(name(number)))
-            .output()
-            .unwrap();
-        String::from_utf8(output.stdout).unwrap().trim() != "0"
-    };
+    let pushes = || pushes(&log);
+    let cached = |number: u32| is_cached(&rootfs.join(name(number)));
 
     let found = Command::new("find").arg(&point).arg("-ls").output().unwrap();
     assert!(found.status.success());
@@ -173,11 +180,44 @@ fn who_reads_two_files_in_order_is_given_the_rest_and_who_only_looks_is_given_no
     walk(&rootfs, [FILES + 1, FILES + 2].into_iter()).unwrap();
     wait_until("the rest", || pushes() == 1);
     for number in FILES + 3..2 * FILES {
-        let is_small = (1..1 << 20).contains(&bytes(number).len());
-        assert_eq!(cached(number), is_small, "{}", name(number));
+        assert_eq!(cached(number), is_small(number), "{}", name(number));
     }
     assert!(!cached(2 * FILES + 2), "another directory");
     walk(&rootfs, FILES..2 * FILES).unwrap();
+
+    give_back(&point);
+    assert!(daemon.wait().unwrap().success());
+}
+
+#[test]
+fn who_has_read_in_two_directories_is_given_all_of_the_next_and_who_lists_alone_is_not() {
+    if !can_mount() {
+        return;
+    }
+    let _looked_at = CACHES.lock().unwrap_or_else(PoisonError::into_inner);
+    let (dir, _root) = many();
+    let place = tempfile::tempdir().unwrap();
+    let (point, log) = (place.path().join("point"), place.path().join("log"));
+    fs::create_dir(&point).unwrap();
+    let mut daemon = talkative(dir.path(), &point, &log);
+    wait_until("the mount", || is_mounted(&point));
+    let rootfs = point.join("images/many:1/rootfs");
+    let list = |number: u32| fs::read_dir(rootfs.join(format!("d{number:02}"))).unwrap().count();
+
+    for number in 0..2 {
+        assert_eq!(list(number), FILES as usize);
+        walk(&rootfs, number * FILES + 1..number * FILES + 3).unwrap();
+        wait_until("the rest", || pushes(&log) == number as usize + 1);
+    }
+    let found = Command::new("find").arg(rootfs.join("d02")).arg("-ls").output().unwrap();
+    assert!(found.status.success(), "another process");
+    assert_eq!(list(3), FILES as usize);
+    wait_until("all of it", || pushes(&log) == 3);
+    for number in 2 * FILES..4 * FILES {
+        let is_given = number >= 3 * FILES && is_small(number);
+        assert_eq!(is_cached(&rootfs.join(name(number))), is_given, "{}", name(number));
+    }
+    walk(&rootfs, 2 * FILES..4 * FILES).unwrap();
 
     give_back(&point);
     assert!(daemon.wait().unwrap().success());
