@@ -257,6 +257,31 @@ fn a_blob_that_inflates_to_something_else_is_refused() {
 }
 
 #[test]
+fn a_blob_that_is_cut_short_is_refused_to_all_who_wait_for_it() {
+    let dir = tempfile::tempdir().unwrap();
+    for compress in [gzip, |bytes: &[u8]| zstd::encode_all(bytes, 1).unwrap()] {
+        // Many segments come before the end that is missing.
+        let layer = Layer::new(30_000_000, |bytes| {
+            let mut stored = compress(bytes);
+            stored.truncate(stored.len() - 100);
+            stored
+        });
+        let diff_id = DiffId(Digest::of(&layer.tar));
+        for cache in [on(&dir, 1 << 30), Arc::default()] {
+            std::thread::scope(|scope| {
+                for _ in 0..4 {
+                    scope.spawn(|| {
+                        let bytes: Arc<dyn Bytes> = layer.counted.clone();
+                        let refused = cache.layer(&bytes, layer.blob, diff_id, Check::Passing);
+                        assert_eq!(refused.unwrap_err().errno(), rustix::io::Errno::IO);
+                    });
+                }
+            });
+        }
+    }
+}
+
+#[test]
 fn an_archive_is_told_by_its_place_and_stamp() {
     let dir = tempfile::tempdir().unwrap();
     let (layer, cache) = (Layer::new(5_000_000, gzip), on(&dir, 1 << 30));
