@@ -95,29 +95,46 @@ impl Inflated {
         let size = self.segment_len(segment);
         let stat = file.metadata().ok().filter(|stat| stat.len() == size)?;
         let stamp = stamp(&stat);
-        let last = within + buf.len() as u64 - 1;
-        for chunk in within / CHUNK..=last / CHUNK {
-            if !self.check(&file, segment, chunk, stamp)? {
+        file.read_exact_at(buf, within).ok()?;
+        let end = within + buf.len() as u64;
+        for chunk in within / CHUNK..end.div_ceil(CHUNK) {
+            let (start, past) = (chunk * CHUNK, ((chunk + 1) * CHUNK).min(size));
+            let is_read = within <= start && past <= end;
+            let bytes = is_read.then(|| &buf[(start - within) as usize..(past - within) as usize]);
+            if !self.check(&file, segment, chunk, stamp, bytes)? {
                 disk.remove_segment(self.key.output, segment);
                 return None;
             }
         }
-        file.read_exact_at(buf, within).ok()
+        Some(())
     }
 
-    /// Whether a chunk of a segment's file has its checksum.
-    fn check(&self, file: &File, segment: u64, chunk: u64, stamp: u64) -> Option<bool> {
+    /// Whether a chunk of a segment's file has its checksum. `bytes` are all of it, where they were
+    /// read.
+    fn check(
+        &self,
+        file: &File,
+        segment: u64,
+        chunk: u64,
+        stamp: u64,
+        bytes: Option<&[u8]>,
+    ) -> Option<bool> {
         let passed = self.passed.get(segment as usize)?;
         let bit = 1u32 << chunk;
         let known = *lock(passed);
         if known.stamp == stamp && known.chunks & bit != 0 {
             return Some(true);
         }
-        let start = chunk * CHUNK;
-        let mut bytes = vec![0; CHUNK.min(self.segment_len(segment) - start) as usize];
-        file.read_exact_at(&mut bytes, start).ok()?;
-        if self.index.sums.get((segment * (SEGMENT / CHUNK) + chunk) as usize) != Some(&sum(&bytes))
-        {
+        let found = match bytes {
+            Some(bytes) => sum(bytes),
+            None => {
+                let start = chunk * CHUNK;
+                let mut bytes = vec![0; CHUNK.min(self.segment_len(segment) - start) as usize];
+                file.read_exact_at(&mut bytes, start).ok()?;
+                sum(&bytes)
+            }
+        };
+        if self.index.sums.get((segment * (SEGMENT / CHUNK) + chunk) as usize) != Some(&found) {
             return Some(false);
         }
         let mut known = lock(passed);
