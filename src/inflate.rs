@@ -28,10 +28,7 @@ mod gzip;
 use gzip::Gzip;
 
 /// How much is read at once, in bytes.
-const INPUT: usize = 128 << 10;
-
-/// How much is given out at once at most, in bytes.
-const OUTPUT: usize = 256 << 10;
+const INPUT: usize = 256 << 10;
 
 /// Largest window of zstd, as a power of 2: what its own tool takes unless told otherwise.
 const WINDOW_LOG: u32 = 27;
@@ -114,11 +111,11 @@ pub struct Stream {
 }
 
 enum Codec {
-    None(Vec<u8>),
+    None,
     Gzip(Box<Gzip>),
     Zstd(Zstd),
     /// Read to its end, and no more of it.
-    Plain(Box<dyn Read + Send>, Vec<u8>),
+    Plain(Box<dyn Read + Send>),
 }
 
 impl fmt::Debug for Stream {
@@ -144,18 +141,15 @@ impl Stream {
         let input = Input::new(source, point.from);
         let reader = || io::BufReader::with_capacity(INPUT, Input::new(source, 0));
         let codec = match Compression::of(&**source)? {
-            Compression::None => Codec::None(vec![0; OUTPUT]),
+            Compression::None => Codec::None,
             Compression::Gzip => Codec::Gzip(Box::new(Gzip::new(point))),
             Compression::Zstd => {
                 let failed = |err| Error::io(source.path(), err);
                 Codec::Zstd(Zstd::new().map_err(failed)?)
             }
-            Compression::Bzip2 => {
-                Codec::Plain(Box::new(MultiBzDecoder::new(reader())), vec![0; OUTPUT])
-            }
+            Compression::Bzip2 => Codec::Plain(Box::new(MultiBzDecoder::new(reader()))),
             Compression::Xz => {
-                let decoder = XzReader::new_mem_limit(reader(), true, XZ_MEMORY);
-                Codec::Plain(Box::new(decoder), vec![0; OUTPUT])
+                Codec::Plain(Box::new(XzReader::new_mem_limit(reader(), true, XZ_MEMORY)))
             }
         };
         Ok(Stream { input, codec, offset: point.offset })
@@ -167,43 +161,38 @@ impl Stream {
         self.offset
     }
 
-    /// The bytes that come next, some of them at least; none at the end.
+    /// Reads the bytes that come next into `out`, some of them at least, and returns how many; none
+    /// at the end.
     ///
     /// # Errors
     /// Fails where the compressed bytes are damaged or can't be read.
-    pub fn advance(&mut self) -> Result<&[u8]> {
-        let path = || self.input.source.path();
-        let out = match &mut self.codec {
-            Codec::None(buf) => {
-                let read = self.input.read_some(buf)?;
-                &buf[..read]
-            }
-            Codec::Gzip(gzip) => gzip.advance(&mut self.input)?,
-            Codec::Zstd(zstd) => zstd.advance(&mut self.input)?,
-            Codec::Plain(reader, buf) => {
-                let read = reader.read(buf).map_err(|err| damaged(path(), &err))?;
-                &buf[..read]
+    pub fn read(&mut self, out: &mut [u8]) -> Result<usize> {
+        if out.is_empty() {
+            return Ok(0);
+        }
+        let read = match &mut self.codec {
+            Codec::None => self.input.read_some(out)?,
+            Codec::Gzip(gzip) => gzip.read(&mut self.input, out)?,
+            Codec::Zstd(zstd) => zstd.read(&mut self.input, out)?,
+            Codec::Plain(reader) => {
+                reader.read(out).map_err(|err| self.input.damaged(&err.to_string()))?
             }
         };
-        self.offset += out.len() as u64;
-        Ok(out)
+        self.offset += read as u64;
+        Ok(read)
     }
 
     /// Where reading could start again at [`Stream::offset`], if it could.
     #[must_use]
     pub fn point(&self) -> Option<Point> {
         let entry = match &self.codec {
-            Codec::None(_) => Entry::Start,
+            Codec::None => Entry::Start,
             Codec::Gzip(gzip) => gzip.entry()?,
             Codec::Zstd(zstd) if zstd.is_between_frames => Entry::Start,
-            Codec::Zstd(_) | Codec::Plain(..) => return None,
+            Codec::Zstd(_) | Codec::Plain(_) => return None,
         };
         Some(Point { offset: self.offset, from: self.input.at(), entry })
     }
-}
-
-fn damaged(path: std::path::PathBuf, why: &dyn fmt::Display) -> Error {
-    Error::corrupt(path, format!("can't be decompressed: {why}"))
 }
 
 /// Compressed bytes in pieces.
@@ -260,7 +249,10 @@ impl Input {
     }
 
     /// Looks at the next 4 bytes, or fewer at the end.
-    fn peek(&mut self) -> Result<Vec<u8>> {
+    fn peek(&self) -> Result<Vec<u8>> {
+        if let Some(head) = self.buf.get(self.taken..self.taken + 4) {
+            return Ok(head.to_vec());
+        }
         let mut head = vec![0; 4];
         let read = self.source.read_at(self.at(), &mut head)?;
         head.truncate(read);
@@ -276,7 +268,7 @@ impl Input {
     }
 
     fn damaged(&self, why: &str) -> Error {
-        damaged(self.source.path(), &why)
+        Error::corrupt(self.source.path(), format!("can't be decompressed: {why}"))
     }
 }
 
@@ -289,7 +281,6 @@ impl Read for Input {
 /// zstd, frame after frame.
 struct Zstd {
     decoder: Decoder<'static>,
-    out: Vec<u8>,
     is_between_frames: bool,
     has_ended: bool,
 }
@@ -298,10 +289,10 @@ impl Zstd {
     fn new() -> io::Result<Zstd> {
         let mut decoder = Decoder::new()?;
         decoder.set_parameter(DParameter::WindowLogMax(WINDOW_LOG))?;
-        Ok(Zstd { decoder, out: vec![0; OUTPUT], is_between_frames: true, has_ended: false })
+        Ok(Zstd { decoder, is_between_frames: true, has_ended: false })
     }
 
-    fn advance(&mut self, input: &mut Input) -> Result<&[u8]> {
+    fn read(&mut self, input: &mut Input, out: &mut [u8]) -> Result<usize> {
         let mut made = 0;
         while made == 0 && !self.has_ended {
             if self.is_between_frames {
@@ -315,7 +306,7 @@ impl Zstd {
             }
             let have = input.fill()?;
             let is_over = have.is_empty();
-            let status = self.decoder.run_on_buffers(have, &mut self.out);
+            let status = self.decoder.run_on_buffers(have, out);
             let status = status.map_err(|err| input.damaged(&err.to_string()))?;
             input.take(status.bytes_read);
             made = status.bytes_written;
@@ -324,7 +315,7 @@ impl Zstd {
                 return Err(input.damaged("cut short"));
             }
         }
-        Ok(&self.out[..made])
+        Ok(made)
     }
 }
 

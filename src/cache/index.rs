@@ -1,7 +1,7 @@
 //! What is known of an inflated layer: its length, checksums, and where inflating can start.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 
 use crc_fast::{CrcAlgorithm, checksum};
@@ -23,6 +23,10 @@ const SPACING: u64 = 2 << 20;
 
 /// How many points there are at most; then every other one goes, and they lie twice as far apart.
 const POINTS: usize = 96;
+
+/// How many segments are in memory while a layer is inflated: one is being filled, one hashed and
+/// written, and one waits.
+const BUFFERS: usize = 3;
 
 /// Largest window, in bytes: what deflate refers back to.
 const WINDOW: usize = 32 << 10;
@@ -54,15 +58,15 @@ pub(super) fn build(
     source: &Arc<dyn Bytes>,
     expected: Option<Digest>,
 ) -> Result<Index> {
-    let (full, segments) = sync_channel::<Vec<u8>>(1);
+    let (full, segments) = channel::<Vec<u8>>();
     let (used, free) = channel::<Vec<u8>>();
+    for _ in 0..BUFFERS {
+        // Its receiver is here.
+        let _ = used.send(Vec::new());
+    }
     thread::scope(|scope| {
         let hashing = scope.spawn(move || consume(cache, output, &segments, &used));
-        let made = inflate(source, |segment| {
-            full.send(segment).ok()?;
-            // Fresh memory costs as much as a copy of what goes into it.
-            Some(free.try_recv().unwrap_or_else(|_| Vec::with_capacity(SEGMENT as usize)))
-        });
+        let made = inflate(source, &free, &full);
         drop(full);
         let hashed = hashing.join().map_err(|_| Error::corrupt(source.path(), "hashing failed"))?;
         let points = made?;
@@ -88,9 +92,12 @@ fn consume(
 ) -> Hashed {
     let mut hash = Sha256::new();
     let (mut sums, mut len) = (Vec::new(), 0);
-    for (number, mut segment) in segments.iter().enumerate() {
-        hash.update(&segment);
-        sums.extend(segment.chunks(CHUNK as usize).map(sum));
+    for (number, segment) in segments.iter().enumerate() {
+        // Both by the chunk, which is still near for the second.
+        for chunk in segment.chunks(CHUNK as usize) {
+            hash.update(chunk);
+            sums.push(sum(chunk));
+        }
         len += segment.len() as u64;
         // In memory a pass leaves the start of a layer, which is read first, and not its end.
         if number < RECENT.get() {
@@ -98,54 +105,48 @@ fn consume(
         } else {
             cache.store(output, number as u64, &segment);
         }
-        segment.clear();
         // Nobody wants it once all is inflated.
         let _ = used.send(segment);
     }
     Hashed { digest: Digest::from_hash(hash), sums, len }
 }
 
-/// Gives out the bytes in segments, each for an empty one to fill, and finds the points.
+/// Gives the bytes to `full` in segments, in buffers that come back by `free`, and finds the points.
 fn inflate(
     source: &Arc<dyn Bytes>,
-    mut give: impl FnMut(Vec<u8>) -> Option<Vec<u8>>,
+    free: &Receiver<Vec<u8>>,
+    full: &Sender<Vec<u8>>,
 ) -> Result<Vec<Point>> {
-    let failed = || Error::corrupt(source.path(), "hashing failed");
     let mut stream = Stream::new(source)?;
     let mut points = vec![Point { offset: 0, from: 0, entry: Entry::Start }];
     let mut spacing = SPACING;
-    let mut segment = Vec::with_capacity(SEGMENT as usize);
     loop {
-        let mut part = stream.advance()?;
-        let is_over = part.is_empty();
-        while !part.is_empty() {
-            let room = (SEGMENT as usize - segment.len()).min(part.len());
-            segment.extend_from_slice(&part[..room]);
-            part = &part[room..];
-            if segment.len() as u64 == SEGMENT {
-                segment = give(segment).ok_or_else(failed)?;
+        let failed = || Error::corrupt(source.path(), "hashing failed");
+        let mut segment = free.recv().map_err(|_| failed())?;
+        if segment.is_empty() {
+            segment = vec![0; SEGMENT as usize];
+        }
+        let mut filled = 0;
+        while let read @ 1.. = stream.read(&mut segment[filled..])? {
+            filled += read;
+            let last = points.last().map_or(0, |point| point.offset);
+            if stream.offset() - last >= spacing {
+                points.extend(stream.point().map(deflated));
+            }
+            if points.len() > POINTS {
+                points = points.into_iter().step_by(2).collect();
+                spacing *= 2;
             }
         }
+        let is_over = filled < segment.len();
+        segment.truncate(filled);
+        if !segment.is_empty() {
+            full.send(segment).map_err(|_| failed())?;
+        }
         if is_over {
-            break;
-        }
-        let last = points.last().map_or(0, |point| point.offset);
-        if stream.offset() - last >= spacing {
-            points.extend(stream.point().map(deflated));
-        }
-        if points.len() > POINTS {
-            let mut at = 0;
-            points.retain(|_| {
-                at += 1;
-                at % 2 == 1
-            });
-            spacing *= 2;
+            return Ok(points);
         }
     }
-    if !segment.is_empty() {
-        give(segment).ok_or_else(failed)?;
-    }
-    Ok(points)
 }
 
 /// A point as an index keeps it.

@@ -23,7 +23,7 @@ pub(super) struct Inflated {
     /// By segment: which chunks of its file were seen to be right.
     passed: Box<[Mutex<Passed>]>,
     /// Where inflating stopped, for whoever goes on from there.
-    cursor: Mutex<Option<Cursor>>,
+    cursor: Mutex<Option<Stream>>,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
@@ -32,47 +32,6 @@ struct Passed {
     stamp: u64,
     /// Bit by chunk.
     chunks: u32,
-}
-
-/// A stream, and what it gave out beyond the place that was asked for.
-#[derive(Debug)]
-struct Cursor {
-    stream: Stream,
-    ahead: Vec<u8>,
-}
-
-impl Cursor {
-    /// Where the next byte is.
-    fn offset(&self) -> u64 {
-        self.stream.offset() - self.ahead.len() as u64
-    }
-
-    /// The bytes up to `end`, or fewer where the stream ends before.
-    fn read_to(&mut self, end: u64) -> Result<Vec<u8>> {
-        let wanted = end.saturating_sub(self.offset()) as usize;
-        let mut out = std::mem::take(&mut self.ahead);
-        while out.len() < wanted {
-            let part = self.stream.advance()?;
-            if part.is_empty() {
-                break;
-            }
-            out.extend_from_slice(part);
-        }
-        self.ahead = out.split_off(wanted.min(out.len()));
-        Ok(out)
-    }
-
-    /// Goes on to `offset` without keeping what lies between.
-    fn skip_to(&mut self, offset: u64) -> Result<()> {
-        while self.offset() < offset {
-            let before = self.offset();
-            self.read_to(offset.min(before.saturating_add(SEGMENT)))?;
-            if self.offset() == before {
-                break;
-            }
-        }
-        Ok(())
-    }
 }
 
 impl Inflated {
@@ -136,29 +95,46 @@ impl Inflated {
         let size = self.segment_len(segment);
         let stat = file.metadata().ok().filter(|stat| stat.len() == size)?;
         let stamp = stamp(&stat);
-        let last = within + buf.len() as u64 - 1;
-        for chunk in within / CHUNK..=last / CHUNK {
-            if !self.check(&file, segment, chunk, stamp)? {
+        file.read_exact_at(buf, within).ok()?;
+        let end = within + buf.len() as u64;
+        for chunk in within / CHUNK..end.div_ceil(CHUNK) {
+            let (start, past) = (chunk * CHUNK, ((chunk + 1) * CHUNK).min(size));
+            let is_read = within <= start && past <= end;
+            let bytes = is_read.then(|| &buf[(start - within) as usize..(past - within) as usize]);
+            if !self.check(&file, segment, chunk, stamp, bytes)? {
                 disk.remove_segment(self.key.output, segment);
                 return None;
             }
         }
-        file.read_exact_at(buf, within).ok()
+        Some(())
     }
 
-    /// Whether a chunk of a segment's file has its checksum.
-    fn check(&self, file: &File, segment: u64, chunk: u64, stamp: u64) -> Option<bool> {
+    /// Whether a chunk of a segment's file has its checksum. `bytes` are all of it, where they were
+    /// read.
+    fn check(
+        &self,
+        file: &File,
+        segment: u64,
+        chunk: u64,
+        stamp: u64,
+        bytes: Option<&[u8]>,
+    ) -> Option<bool> {
         let passed = self.passed.get(segment as usize)?;
         let bit = 1u32 << chunk;
         let known = *lock(passed);
         if known.stamp == stamp && known.chunks & bit != 0 {
             return Some(true);
         }
-        let start = chunk * CHUNK;
-        let mut bytes = vec![0; CHUNK.min(self.segment_len(segment) - start) as usize];
-        file.read_exact_at(&mut bytes, start).ok()?;
-        if self.index.sums.get((segment * (SEGMENT / CHUNK) + chunk) as usize) != Some(&sum(&bytes))
-        {
+        let found = match bytes {
+            Some(bytes) => sum(bytes),
+            None => {
+                let start = chunk * CHUNK;
+                let mut bytes = vec![0; CHUNK.min(self.segment_len(segment) - start) as usize];
+                file.read_exact_at(&mut bytes, start).ok()?;
+                sum(&bytes)
+            }
+        };
+        if self.index.sums.get((segment * (SEGMENT / CHUNK) + chunk) as usize) != Some(&found) {
             return Some(false);
         }
         let mut known = lock(passed);
@@ -170,24 +146,34 @@ impl Inflated {
     }
 
     /// Inflates a segment from where the last one ended, or from the nearest point.
-    fn inflate(&self, cursor: &mut Option<Cursor>, segment: u64) -> Result<Vec<u8>> {
+    fn inflate(&self, cursor: &mut Option<Stream>, segment: u64) -> Result<Vec<u8>> {
         let start = segment * SEGMENT;
         let point = self.point(start);
-        let at = cursor.take().filter(|at| (point.offset..=start).contains(&at.offset()));
-        let mut at = match at {
-            Some(at) => at,
-            None => Cursor { stream: Stream::at(&self.source, &point)?, ahead: Vec::new() },
+        let known = cursor.take().filter(|at| (point.offset..=start).contains(&at.offset()));
+        let mut stream = match known {
+            Some(stream) => stream,
+            None => Stream::at(&self.source, &point)?,
         };
-        at.skip_to(start)?;
-        let bytes = at.read_to(start + self.segment_len(segment))?;
+        let mut bytes = vec![0; self.segment_len(segment) as usize];
+        // What lies before it goes the same way, and is not kept.
+        while stream.offset() < start {
+            let room = bytes.len().min((start - stream.offset()) as usize);
+            if stream.read(&mut bytes[..room])? == 0 {
+                return Err(self.damaged());
+            }
+        }
+        let mut filled = 0;
+        while let read @ 1.. = stream.read(&mut bytes[filled..])? {
+            filled += read;
+        }
         let first = (segment * (SEGMENT / CHUNK)) as usize;
         let sums = self.index.sums.get(first..).unwrap_or_default();
-        let is_right = bytes.len() as u64 == self.segment_len(segment)
+        let is_right = filled == bytes.len()
             && bytes.chunks(CHUNK as usize).zip(sums).all(|(chunk, &right)| sum(chunk) == right);
         if !is_right {
             return Err(self.damaged());
         }
-        *cursor = Some(at);
+        *cursor = Some(stream);
         Ok(bytes)
     }
 

@@ -211,7 +211,7 @@ fn damage_in_the_cache_never_gives_a_wrong_byte() {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         (state >> 33) % below
     };
-    let mut buf = vec![0; 3000];
+    let mut buf = vec![0; 300_000];
     for round in 0..1000 {
         let all = files(&dir);
         if !all.is_empty() {
@@ -231,9 +231,11 @@ fn damage_in_the_cache_never_gives_a_wrong_byte() {
         // Now and then with a daemon that has only just started.
         let again =
             if round % 50 == 0 { layer.open(&on(&dir, 1 << 30)) } else { Arc::clone(&open) };
-        let offset = random(layer.tar.len() as u64 - 3000);
-        again.read_at(offset, &mut buf).unwrap();
-        assert!(buf == layer.tar[offset as usize..][..3000]);
+        // Parts of one chunk or two, and chunks whole.
+        let buf = &mut buf[..if round % 2 == 0 { 3000 } else { 300_000 }];
+        let offset = random((layer.tar.len() - buf.len()) as u64);
+        again.read_at(offset, buf).unwrap();
+        assert!(buf == &layer.tar[offset as usize..][..buf.len()]);
     }
 }
 
@@ -254,6 +256,31 @@ fn a_blob_that_inflates_to_something_else_is_refused() {
     assert!(cache.layer(&plain, layer.blob, wrong, Check::First).is_err());
     let right = DiffId(Digest::of(b"plain"));
     assert_eq!(cache.layer(&plain, layer.blob, right, Check::First).unwrap().len(), 5);
+}
+
+#[test]
+fn a_blob_that_is_cut_short_is_refused_to_all_who_wait_for_it() {
+    let dir = tempfile::tempdir().unwrap();
+    for compress in [gzip, |bytes: &[u8]| zstd::encode_all(bytes, 1).unwrap()] {
+        // Many segments come before the end that is missing.
+        let layer = Layer::new(30_000_000, |bytes| {
+            let mut stored = compress(bytes);
+            stored.truncate(stored.len() - 100);
+            stored
+        });
+        let diff_id = DiffId(Digest::of(&layer.tar));
+        for cache in [on(&dir, 1 << 30), Arc::default()] {
+            std::thread::scope(|scope| {
+                for _ in 0..4 {
+                    scope.spawn(|| {
+                        let bytes: Arc<dyn Bytes> = layer.counted.clone();
+                        let refused = cache.layer(&bytes, layer.blob, diff_id, Check::Passing);
+                        assert_eq!(refused.unwrap_err().errno(), rustix::io::Errno::IO);
+                    });
+                }
+            });
+        }
+    }
 }
 
 #[test]

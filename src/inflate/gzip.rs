@@ -8,11 +8,14 @@ use miniz_oxide::inflate::core::inflate_flags::{
 };
 use miniz_oxide::inflate::core::{BlockBoundaryState, DecompressorOxide, decompress};
 
-use super::{Entry, Input, OUTPUT, Point};
+use super::{Entry, Input, Point};
 use crate::error::Result;
 
 /// How far back deflate refers, in bytes (RFC 1951).
 const WINDOW: usize = 32 << 10;
+
+/// How much is made at once at most, in bytes.
+const OUTPUT: usize = 256 << 10;
 
 /// Flags of a member's header (RFC 1952, 2.3.1).
 const HAS_CRC: u8 = 2;
@@ -29,6 +32,8 @@ pub(super) struct Gzip {
     /// The last [`WINDOW`] bytes that were made, or all of the member, and behind them new ones.
     out: Vec<u8>,
     filled: usize,
+    /// How much of that was given out.
+    given: usize,
     /// Of the member, from its start; `None` where it was entered in the middle.
     sum: Option<Sum>,
 }
@@ -66,6 +71,7 @@ impl Gzip {
             inflate: Box::default(),
             out: vec![0; WINDOW + OUTPUT],
             filled: 0,
+            given: 0,
             sum: None,
         };
         if let Entry::Block { bits, bit_buf, window } = &point.entry {
@@ -78,6 +84,7 @@ impl Gzip {
             let window = &window[window.len().saturating_sub(WINDOW)..];
             gzip.out[..window.len()].copy_from_slice(window);
             gzip.filled = window.len();
+            gzip.given = gzip.filled;
             gzip.state = State::Boundary;
         }
         gzip
@@ -85,6 +92,9 @@ impl Gzip {
 
     /// What a decoder has to know to go on here.
     pub(super) fn entry(&self) -> Option<Entry> {
+        if self.given < self.filled {
+            return None;
+        }
         match self.state {
             State::First | State::Next => Some(Entry::Start),
             State::Boundary => {
@@ -96,17 +106,20 @@ impl Gzip {
         }
     }
 
-    /// The next bytes; none at the end.
-    pub(super) fn advance(&mut self, input: &mut Input) -> Result<&[u8]> {
-        let mut made = 0;
-        while made == 0 {
+    /// Reads the next bytes, and returns how many; none at the end.
+    pub(super) fn read(&mut self, input: &mut Input, out: &mut [u8]) -> Result<usize> {
+        while self.given == self.filled {
             match self.state {
-                State::Ended => break,
+                State::Ended => return Ok(0),
                 State::First | State::Next => self.start(input)?,
-                State::Within | State::Boundary => made = self.inflate(input)?,
+                State::Within | State::Boundary => self.inflate(input)?,
             }
         }
-        Ok(&self.out[self.filled - made..self.filled])
+        let made = &self.out[self.given..self.filled];
+        let count = made.len().min(out.len());
+        out[..count].copy_from_slice(&made[..count]);
+        self.given += count;
+        Ok(count)
     }
 
     /// Reads the header of a member. What follows the last member and is none is no part of the
@@ -147,17 +160,17 @@ impl Gzip {
             input.expect()?;
         }
         self.inflate.init();
-        self.filled = 0;
+        (self.filled, self.given) = (0, 0);
         self.sum = Some(Sum::new());
         self.state = State::Within;
         Ok(())
     }
 
-    /// Inflates some; how many bytes came of it.
-    fn inflate(&mut self, input: &mut Input) -> Result<usize> {
+    /// Inflates some, once all was given out.
+    fn inflate(&mut self, input: &mut Input) -> Result<()> {
         if self.filled + WINDOW > self.out.len() {
             self.out.copy_within(self.filled - WINDOW..self.filled, 0);
-            self.filled = WINDOW;
+            (self.filled, self.given) = (WINDOW, WINDOW);
         }
         input.fill()?;
         let more = if input.is_last() { 0 } else { TINFL_FLAG_HAS_MORE_INPUT };
@@ -183,7 +196,7 @@ impl Gzip {
             TINFLStatus::FailedCannotMakeProgress => return Err(input.damaged("cut short")),
             _ => return Err(input.damaged("not deflated")),
         };
-        Ok(made)
+        Ok(())
     }
 
     /// Reads the end of a member, and holds its bytes to it.
