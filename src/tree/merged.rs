@@ -1,27 +1,22 @@
 //! Files of merged layers: `rootfs/`, by directory, as they are looked at.
 
 use std::ffi::{OsStr, OsString};
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::io::Errno;
 
+use super::directories::Listed;
 use super::inodes::Identity;
 use super::node::Node;
-use super::recent::Recent;
 use super::{Attr, Child, FRESH, IMMUTABLE, Symlinks, Tree};
 use crate::backing::{Access, BackingFile, FileKind, Fingerprint, Seek, Time};
 use crate::error::{Error, Result};
-use crate::metrics::Usage;
 use crate::overlay::{Entry, Place, Stack};
 use crate::store::shown_id;
 use crate::windows::records::{self, Around, XATTR_BACKUP, XATTR_MAX};
 use crate::windows::stream::{HEADER, Header, Kind};
-
-/// How many directories are kept as they were listed, for the lookups that follow.
-const DIRECTORIES: NonZeroUsize = NonZeroUsize::MIN.saturating_add(127);
 
 /// The class in which the xattrs of a Windows layer's links are shown.
 const TRUSTED: &str = "trusted.";
@@ -35,14 +30,6 @@ pub(super) struct MergedTree {
     symlinks: Symlinks,
     /// Mtime of the topmost directory.
     mtime: Time,
-}
-
-/// A directory as it was listed last.
-#[derive(Debug)]
-pub(super) struct Listed<T> {
-    /// Sorted by name, bytewise.
-    pub(super) entries: Vec<T>,
-    listed: Instant,
 }
 
 impl MergedTree {
@@ -71,7 +58,7 @@ impl MergedTree {
 
     /// Whether a listing still tells the truth.
     pub(super) fn is_current<T>(&self, listed: &Listed<T>) -> bool {
-        !self.is_live || listed.listed.elapsed() < FRESH
+        !self.is_live || listed.age() < FRESH
     }
 
     /// Which layers it is merged of.
@@ -246,33 +233,6 @@ impl MergedTree {
     }
 }
 
-/// Directories that were listed last, by inode number.
-#[derive(Debug)]
-pub(super) struct DirectoryCache<T>(Recent<u64, Arc<Listed<T>>>);
-
-impl<T> Default for DirectoryCache<T> {
-    fn default() -> DirectoryCache<T> {
-        DirectoryCache(Recent::new(DIRECTORIES))
-    }
-}
-
-impl<T> DirectoryCache<T> {
-    pub(super) fn get(&self, ino: u64) -> Option<Arc<Listed<T>>> {
-        self.0.get(&ino)
-    }
-
-    /// Keeps what a directory holds now.
-    pub(super) fn put(&self, ino: u64, entries: Vec<T>) -> Arc<Listed<T>> {
-        let listed = Arc::new(Listed { entries, listed: Instant::now() });
-        self.0.put(ino, Arc::clone(&listed));
-        listed
-    }
-
-    pub(super) fn usage(&self) -> Usage {
-        self.0.usage()
-    }
-}
-
 impl Tree {
     /// What a merged directory is merged of now. Where a container may write, it is looked up again
     /// from the top once that is older than [`FRESH`]: a directory that somebody is in, or has open,
@@ -343,8 +303,7 @@ impl Tree {
         name: &OsStr,
     ) -> Result<Attr> {
         let listed = self.merged_dirs.get(parent).filter(|listed| tree.is_current(listed));
-        let known =
-            listed.as_ref().and_then(|listed| listed.find(name, |entry| &entry.name)).cloned();
+        let known = listed.as_ref().and_then(|listed| listed.find(name)).cloned();
         // What a listing left out as damaged is asked for again, so that the error is told.
         let entry = match known {
             Some(entry) => Some(entry),
@@ -355,13 +314,6 @@ impl Tree {
         let attr = tree.attr(identity, &entry, depth + 1)?;
         let node = || Node::Merged { tree: Arc::clone(tree), entry, depth: depth + 1 };
         Ok(self.inodes.admit(identity, parent, node, attr))
-    }
-}
-
-impl<T> Listed<T> {
-    pub(super) fn find(&self, name: &OsStr, name_of: impl Fn(&T) -> &OsStr) -> Option<&T> {
-        let at = self.entries.binary_search_by(|entry| name_of(entry).cmp(name));
-        at.ok().map(|at| &self.entries[at])
     }
 }
 

@@ -4,8 +4,9 @@
 use std::ffi::OsStr;
 use std::sync::Arc;
 
+use super::directories::Listed;
 use super::inodes::Identity;
-use super::merged::{Listed, MergedTree};
+use super::merged::MergedTree;
 use super::node::Node;
 use super::{Attr, Child, Symlinks, Tree};
 use crate::backing::{FileKind, Time};
@@ -88,7 +89,7 @@ impl Tree {
         name: &OsStr,
     ) -> Result<Attr> {
         let listed = self.own_listing(parent, tree, dir)?;
-        let own = listed.find(name, |own| &own.name).ok_or_else(|| Error::not_found(name))?;
+        let own = listed.find(name).ok_or_else(|| Error::not_found(name))?;
         let Some(entry) = entry(own) else {
             let identity = mark_identity(parent, own);
             let attr = Attr {
