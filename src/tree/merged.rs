@@ -1,14 +1,16 @@
 //! Files of merged layers: `rootfs/`, by directory, as they are looked at.
 
+use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
 use super::directories::Listed;
-use super::inodes::Identity;
+use super::identity::Identity;
+use super::inodes::Known;
 use super::node::Node;
 use super::{Attr, Child, FRESH, IMMUTABLE, Symlinks, Tree};
 use crate::backing::{Access, BackingFile, FileKind, Fingerprint, Seek, Time};
@@ -20,6 +22,9 @@ use crate::windows::stream::{HEADER, Header, Kind};
 
 /// The class in which the xattrs of a Windows layer's links are shown.
 const TRUSTED: &str = "trusted.";
+
+/// What is wrong with a file of a layer that is another one now.
+const CHANGED: &str = "changed since it was looked up";
 
 /// The merged files of an image or a container.
 #[derive(Debug)]
@@ -221,10 +226,17 @@ impl MergedTree {
     fn changed(&self, place: &Place) -> Error {
         let root = &self.stack.layers()[place.layer].root;
         match root.access() {
-            Access::Sealed if !root.is_removed() => {
-                Error::corrupt(self.shown(place), "changed since it was looked up")
-            }
+            Access::Sealed if !root.is_removed() => Error::corrupt(self.shown(place), CHANGED),
             Access::Sealed | Access::Live => Error::stale(self.shown(place)),
+        }
+    }
+
+    /// What was looked up as `name` in the directory `dir` is not there any more as it was.
+    pub(super) fn lost(&self, dir: &Entry, name: &OsStr) -> Error {
+        let path = self.shown(&dir.place).join(name);
+        match self.is_gone() {
+            true => Error::stale(path),
+            false => Error::corrupt(path, CHANGED),
         }
     }
 
@@ -237,23 +249,31 @@ impl Tree {
     /// What a merged directory is merged of now. Where a container may write, it is looked up again
     /// from the top once that is older than [`FRESH`]: a directory that somebody is in, or has open,
     /// is not looked up by the kernel.
-    fn merged_dir(&self, ino: u64, tree: &MergedTree, dir: &Entry) -> Result<Entry> {
-        let known = self.inodes.get(ino)?;
-        if !tree.is_live || known.seen.elapsed() < FRESH {
-            return Ok(dir.clone());
+    fn merged_dir<'a>(
+        &self,
+        ino: u64,
+        tree: &MergedTree,
+        dir: &'a Entry,
+    ) -> Result<Cow<'a, Entry>> {
+        if !tree.is_live {
+            return Ok(Cow::Borrowed(dir));
+        }
+        let known = self.known(ino)?;
+        if known.seen.elapsed() < FRESH {
+            return Ok(Cow::Borrowed(dir));
         }
         let mut names = Vec::new();
         let mut above = known;
         while let Node::Merged { entry, depth: 1.., .. } = &*above.node {
             names.push(entry.name.clone());
-            above = self.inodes.get(above.parent)?;
+            above = self.known(above.parent)?;
         }
         let mut dir = tree.stack.root()?;
         for name in names.iter().rev() {
             let next = tree.stack.lookup(&dir, name)?.filter(Entry::is_dir);
             dir = next.ok_or_else(|| Error::stale(name))?;
         }
-        Ok(dir)
+        Ok(Cow::Owned(dir))
     }
 
     /// The children of a merged directory.
@@ -275,7 +295,8 @@ impl Tree {
         tree: &MergedTree,
         dir: &Entry,
     ) -> Result<Arc<Listed<Entry>>> {
-        let listing = tree.stack.read_dir(&self.merged_dir(ino, tree, dir)?)?;
+        let dir = self.merged_dir(ino, tree, dir)?;
+        let listing = tree.stack.read_dir(&dir)?;
         listing.damaged.iter().for_each(|(_, err)| self.report(err));
         Ok(self.merged_dirs.put(ino, listing.entries))
     }
@@ -287,7 +308,7 @@ impl Tree {
         tree: &MergedTree,
         dir: &Entry,
     ) -> Result<Arc<Listed<Entry>>> {
-        match self.merged_dirs.get(ino).filter(|listed| tree.is_current(listed)) {
+        match self.current_listing(ino, tree) {
             Some(listed) => Ok(listed),
             None => self.list_merged_anew(ino, tree, dir),
         }
@@ -302,18 +323,56 @@ impl Tree {
         depth: usize,
         name: &OsStr,
     ) -> Result<Attr> {
-        let listed = self.merged_dirs.get(parent).filter(|listed| tree.is_current(listed));
-        let known = listed.as_ref().and_then(|listed| listed.find(name)).cloned();
-        // What a listing left out as damaged is asked for again, so that the error is told.
-        let entry = match known {
-            Some(entry) => Some(entry),
-            None => tree.stack.lookup(&self.merged_dir(parent, tree, dir)?, name)?,
+        let depth = depth + 1;
+        let listed = self.current_listing(parent, tree);
+        let listed = listed.as_ref().and_then(|listed| listed.find(name));
+        let entry = match listed {
+            Some(entry) => Cow::Borrowed(entry),
+            // What a listing left out as damaged is asked for again, so that the error is told.
+            None => {
+                let dir = self.merged_dir(parent, tree, dir)?;
+                let found = tree.stack.lookup(&dir, name)?;
+                Cow::Owned(found.ok_or_else(|| Error::not_found(name))?)
+            }
         };
-        let entry = entry.ok_or_else(|| Error::not_found(name))?;
-        let identity = tree.identity(parent, &entry, depth + 1);
-        let attr = tree.attr(identity, &entry, depth + 1)?;
-        let node = || Node::Merged { tree: Arc::clone(tree), entry, depth: depth + 1 };
-        Ok(self.inodes.admit(identity, parent, node, attr))
+        let identity = tree.identity(parent, &entry, depth);
+        let attr = tree.attr(identity, &entry, depth)?;
+        if entry.is_dir() || tree.is_live {
+            let entry = entry.into_owned();
+            let node = || Node::Merged { tree: Arc::clone(tree), entry, depth };
+            return Ok(self.inodes.admit(identity, parent, node, attr));
+        }
+        let stamp = entry.stat.stamp();
+        let attr = self.inodes.admit_file(identity, parent, name, stamp, attr)?;
+        if let Cow::Owned(entry) = entry {
+            let node = Arc::new(Node::Merged { tree: Arc::clone(tree), entry, depth });
+            let found = Known { node, attr, parent, seen: Instant::now(), identity };
+            self.inodes.keep(found, stamp);
+        }
+        Ok(attr)
+    }
+
+    /// The entry `name` of a merged directory.
+    pub(super) fn merged_entry(
+        &self,
+        ino: u64,
+        tree: &MergedTree,
+        dir: &Entry,
+        name: &OsStr,
+    ) -> Result<Option<Entry>> {
+        let listed = self.current_listing(ino, tree);
+        match listed.as_ref().and_then(|listed| listed.find(name)) {
+            Some(entry) => Ok(Some(entry.clone())),
+            None => {
+                let dir = self.merged_dir(ino, tree, dir)?;
+                tree.stack.lookup(&dir, name)
+            }
+        }
+    }
+
+    /// What a merged directory holds, where memory still tells.
+    fn current_listing(&self, ino: u64, tree: &MergedTree) -> Option<Arc<Listed<Entry>>> {
+        self.merged_dirs.get(ino).filter(|listed| tree.is_current(listed))
     }
 }
 
