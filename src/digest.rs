@@ -77,9 +77,17 @@ impl Digest {
     /// The first 8 bytes as a number, to seed a hash with.
     #[must_use]
     pub fn prefix(&self) -> u64 {
-        let mut first = [0; 8];
-        first.copy_from_slice(&self.0[..8]);
-        u64::from_be_bytes(first)
+        self.halves()[0]
+    }
+
+    /// The first 16 bytes as two numbers.
+    #[must_use]
+    pub fn halves(&self) -> [u64; 2] {
+        [0, 8].map(|start| {
+            let mut number = [0; 8];
+            number.copy_from_slice(&self.0[start..start + 8]);
+            u64::from_be_bytes(number)
+        })
     }
 }
 

@@ -3,7 +3,8 @@
 //! A number stands for unchanging content: whatever changes gets another number at its next
 //! lookup, so what the kernel has cached under a number is right for ever ([`inodes`]). A node is a
 //! value ([`node`]); made-up directories list and find their entries in [`places`], the files of
-//! layers in [`merged`] and `own`, and [`archives`] holds the recipes of the tars.
+//! layers in [`merged`] and `own`, and [`archives`] holds the recipes of the tars. Of files that
+//! never change little is kept, and the rest found [`again`].
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
@@ -23,10 +24,13 @@ use crate::overlay::own::OwnEntry;
 use crate::recipe::{Changed, Verify};
 use crate::store::{LayerStore, Stamp};
 
+mod again;
 pub mod ahead;
 mod archives;
 mod combined;
 mod containers;
+mod directories;
+mod identity;
 mod images;
 mod inodes;
 mod journal;
@@ -60,10 +64,10 @@ pub use walk::{Follow, Found};
 
 use ahead::Walks;
 use archives::{Archives, Key};
-use inodes::Inodes;
+use directories::DirectoryCache;
+use inodes::{Held, Inodes};
 use journal::Journal;
 use memo::Memo;
-use merged::DirectoryCache;
 use node::{Node, Place};
 use stores::Engine;
 use sums::Sums;
@@ -262,7 +266,7 @@ impl Tree {
     /// # Errors
     /// ENOENT where there is none; EBUSY, EIO, ... where it can't be shown.
     pub fn lookup(&self, parent: u64, name: &OsStr) -> Result<Attr> {
-        let known = self.inodes.get(parent)?;
+        let known = self.known(parent)?;
         match &*known.node {
             Node::Place(place) => self.find_in_place(parent, place, name),
             Node::Merged { tree, entry, depth } => {
@@ -285,7 +289,7 @@ impl Tree {
     /// # Errors
     /// ESTALE where it was not.
     pub fn attr(&self, ino: u64) -> Result<Attr> {
-        Ok(self.inodes.get(ino)?.attr)
+        Ok(self.known(ino)?.attr)
     }
 
     /// Whether the directory `ino` can never change, so that the kernel may keep its listing.
@@ -293,7 +297,7 @@ impl Tree {
     /// # Errors
     /// ESTALE where it was not looked up before.
     pub fn is_immutable(&self, ino: u64) -> Result<bool> {
-        Ok(match &*self.inodes.get(ino)?.node {
+        Ok(match &*self.known(ino)?.node {
             Node::Merged { tree, .. } => !tree.is_live(),
             Node::Own { tree, .. } => !tree.files().is_live(),
             Node::Place(_) | Node::Document(_) | Node::Link(_) | Node::Archive(_) => false,
@@ -303,7 +307,11 @@ impl Tree {
     /// Whether `ino` is a tar.
     #[must_use]
     pub fn is_archive(&self, ino: u64) -> bool {
-        self.inodes.get(ino).is_ok_and(|known| matches!(*known.node, Node::Archive(_)))
+        let held = self.inodes.get(ino);
+        held.is_ok_and(|held| match held {
+            Held::Known(known) => matches!(*known.node, Node::Archive(_)),
+            Held::Trace(_) => false,
+        })
     }
 
     /// All names in the directory `ino`, at this moment.
@@ -311,7 +319,7 @@ impl Tree {
     /// # Errors
     /// ENOTDIR where it is no directory; EIO where it can't be read.
     pub fn read_dir(&self, ino: u64) -> Result<Arc<Listing>> {
-        let known = self.inodes.get(ino)?;
+        let known = self.known(ino)?;
         let children = match &*known.node {
             Node::Place(place) => self.list_place(ino, place)?,
             Node::Merged { tree, entry, depth } => self.list_merged(ino, tree, entry, *depth)?,
@@ -328,7 +336,7 @@ impl Tree {
     /// # Errors
     /// EINVAL where it is no symlink; EIO where it can't be read.
     pub fn read_link(&self, ino: u64) -> Result<Vec<u8>> {
-        match &*self.inodes.get(ino)?.node {
+        match &*self.known(ino)?.node {
             Node::Link(target) => Ok(target.clone()),
             Node::Merged { tree, entry, depth } => tree.read_link(entry, *depth),
             Node::Place(_) | Node::Own { .. } | Node::Document(_) | Node::Archive(_) => {
@@ -342,7 +350,7 @@ impl Tree {
     /// # Errors
     /// EIO where bytes are damaged or can't be read, ESTALE where a container changed them.
     pub fn read(&self, ino: u64, offset: u64, buf: &mut [u8], reader: Reader) -> Result<usize> {
-        let known = self.inodes.get(ino)?;
+        let known = self.known(ino)?;
         let (kind, read) = match &*known.node {
             Node::Document(recipe) => (Kind::Document, recipe.read_at(offset, buf)?),
             Node::Merged { tree, entry, .. } => (Kind::File, tree.read(entry, offset, buf)?),
@@ -373,7 +381,7 @@ impl Tree {
     /// # Errors
     /// ENXIO at or past the end, or where no data follow.
     pub fn seek(&self, ino: u64, offset: u64, seek: Seek) -> Result<u64> {
-        let known = self.inodes.get(ino)?;
+        let known = self.known(ino)?;
         let found = match &*known.node {
             Node::Document(recipe) => recipe.seek(offset, seek)?,
             Node::Archive(archive) => self.recipe(archive)?.seek(offset, seek)?,
@@ -388,7 +396,7 @@ impl Tree {
     /// # Errors
     /// ENODATA where there is none of that name.
     pub fn xattr(&self, ino: u64, name: &OsStr, reader: Reader) -> Result<Vec<u8>> {
-        let known = self.inodes.get(ino)?;
+        let known = self.known(ino)?;
         let value = match &*known.node {
             _ if !is_visible(name, reader) => None,
             Node::Merged { tree, entry, .. } => tree.xattr(entry, name)?,
@@ -408,7 +416,7 @@ impl Tree {
     /// # Errors
     /// EIO where they can't be read.
     pub fn xattrs(&self, ino: u64, reader: Reader) -> Result<Vec<OsString>> {
-        let known = self.inodes.get(ino)?;
+        let known = self.known(ino)?;
         let mut names = match &*known.node {
             Node::Merged { tree, entry, .. } => tree.xattrs(entry)?,
             Node::Own { tree, entry, .. } => tree.files().xattrs(entry)?,

@@ -27,6 +27,8 @@ mod overlays;
 mod push;
 #[path = "mount/readers.rs"]
 mod readers;
+#[path = "mount/walked.rs"]
+mod walked;
 #[path = "mount/windows.rs"]
 mod windows;
 

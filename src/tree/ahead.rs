@@ -91,7 +91,8 @@ impl Tree {
     /// to read ahead. Where that makes it likely that the rest of its directory is read, tells so;
     /// after which [`Tree::rest_is_read`] has to be called.
     pub fn reads(&self, ino: u64, offset: u64, reader: Reader) -> Option<Walk> {
-        let known = self.inodes.mark_read(ino)?;
+        self.inodes.mark_read(ino);
+        let known = self.known(ino).ok()?; // whoever reads it is told why
         let Node::Merged { tree, entry, .. } = &*known.node else { return None };
         if offset > 0 || !is_worth_it(tree, entry) {
             return None;
@@ -133,7 +134,7 @@ impl Tree {
     /// # Errors
     /// Fails where the directory can't be listed, or was forgotten.
     pub fn rest(&self, walk: &Walk) -> Result<Vec<u64>> {
-        let known = self.inodes.get(walk.dir)?;
+        let known = self.known(walk.dir)?;
         let (from, to) = walk.read.as_ref().map(|(from, to)| (&**from, &**to)).unwrap_or_default();
         let mut rest = Vec::new();
         let mut add = |tree: &MergedTree, entry: &Entry| {

@@ -45,7 +45,7 @@ impl Tree {
     /// # Errors
     /// Says why a kernel overlay would not show the same.
     pub fn kernel_layers(&self, ino: u64) -> Result<KernelLayers, &'static str> {
-        let Ok(known) = self.inodes.get(ino) else { return Err("it has just changed") };
+        let Ok(known) = self.known(ino) else { return Err("it has just changed") };
         let Node::Merged { tree, depth: 0, .. } = &*known.node else {
             return Err("no merged layers");
         };

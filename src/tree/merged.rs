@@ -1,30 +1,30 @@
 //! Files of merged layers: `rootfs/`, by directory, as they are looked at.
 
+use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
-use super::inodes::Identity;
+use super::directories::Listed;
+use super::identity::Identity;
+use super::inodes::Known;
 use super::node::Node;
-use super::recent::Recent;
 use super::{Attr, Child, FRESH, IMMUTABLE, Symlinks, Tree};
 use crate::backing::{Access, BackingFile, FileKind, Fingerprint, Seek, Time};
 use crate::error::{Error, Result};
-use crate::metrics::Usage;
 use crate::overlay::{Entry, Place, Stack};
 use crate::store::shown_id;
 use crate::windows::records::{self, Around, XATTR_BACKUP, XATTR_MAX};
 use crate::windows::stream::{HEADER, Header, Kind};
 
-/// How many directories are kept as they were listed, for the lookups that follow.
-const DIRECTORIES: NonZeroUsize = NonZeroUsize::MIN.saturating_add(127);
-
 /// The class in which the xattrs of a Windows layer's links are shown.
 const TRUSTED: &str = "trusted.";
+
+/// What is wrong with a file of a layer that is another one now.
+const CHANGED: &str = "changed since it was looked up";
 
 /// The merged files of an image or a container.
 #[derive(Debug)]
@@ -35,14 +35,6 @@ pub(super) struct MergedTree {
     symlinks: Symlinks,
     /// Mtime of the topmost directory.
     mtime: Time,
-}
-
-/// A directory as it was listed last.
-#[derive(Debug)]
-pub(super) struct Listed<T> {
-    /// Sorted by name, bytewise.
-    pub(super) entries: Vec<T>,
-    listed: Instant,
 }
 
 impl MergedTree {
@@ -71,7 +63,7 @@ impl MergedTree {
 
     /// Whether a listing still tells the truth.
     pub(super) fn is_current<T>(&self, listed: &Listed<T>) -> bool {
-        !self.is_live || listed.listed.elapsed() < FRESH
+        !self.is_live || listed.age() < FRESH
     }
 
     /// Which layers it is merged of.
@@ -234,10 +226,17 @@ impl MergedTree {
     fn changed(&self, place: &Place) -> Error {
         let root = &self.stack.layers()[place.layer].root;
         match root.access() {
-            Access::Sealed if !root.is_removed() => {
-                Error::corrupt(self.shown(place), "changed since it was looked up")
-            }
+            Access::Sealed if !root.is_removed() => Error::corrupt(self.shown(place), CHANGED),
             Access::Sealed | Access::Live => Error::stale(self.shown(place)),
+        }
+    }
+
+    /// What was looked up as `name` in the directory `dir` is not there any more as it was.
+    pub(super) fn lost(&self, dir: &Entry, name: &OsStr) -> Error {
+        let path = self.shown(&dir.place).join(name);
+        match self.is_gone() {
+            true => Error::stale(path),
+            false => Error::corrupt(path, CHANGED),
         }
     }
 
@@ -246,54 +245,35 @@ impl MergedTree {
     }
 }
 
-/// Directories that were listed last, by inode number.
-#[derive(Debug)]
-pub(super) struct DirectoryCache<T>(Recent<u64, Arc<Listed<T>>>);
-
-impl<T> Default for DirectoryCache<T> {
-    fn default() -> DirectoryCache<T> {
-        DirectoryCache(Recent::new(DIRECTORIES))
-    }
-}
-
-impl<T> DirectoryCache<T> {
-    pub(super) fn get(&self, ino: u64) -> Option<Arc<Listed<T>>> {
-        self.0.get(&ino)
-    }
-
-    /// Keeps what a directory holds now.
-    pub(super) fn put(&self, ino: u64, entries: Vec<T>) -> Arc<Listed<T>> {
-        let listed = Arc::new(Listed { entries, listed: Instant::now() });
-        self.0.put(ino, Arc::clone(&listed));
-        listed
-    }
-
-    pub(super) fn usage(&self) -> Usage {
-        self.0.usage()
-    }
-}
-
 impl Tree {
     /// What a merged directory is merged of now. Where a container may write, it is looked up again
     /// from the top once that is older than [`FRESH`]: a directory that somebody is in, or has open,
     /// is not looked up by the kernel.
-    fn merged_dir(&self, ino: u64, tree: &MergedTree, dir: &Entry) -> Result<Entry> {
-        let known = self.inodes.get(ino)?;
-        if !tree.is_live || known.seen.elapsed() < FRESH {
-            return Ok(dir.clone());
+    fn merged_dir<'a>(
+        &self,
+        ino: u64,
+        tree: &MergedTree,
+        dir: &'a Entry,
+    ) -> Result<Cow<'a, Entry>> {
+        if !tree.is_live {
+            return Ok(Cow::Borrowed(dir));
+        }
+        let known = self.known(ino)?;
+        if known.seen.elapsed() < FRESH {
+            return Ok(Cow::Borrowed(dir));
         }
         let mut names = Vec::new();
         let mut above = known;
         while let Node::Merged { entry, depth: 1.., .. } = &*above.node {
             names.push(entry.name.clone());
-            above = self.inodes.get(above.parent)?;
+            above = self.known(above.parent)?;
         }
         let mut dir = tree.stack.root()?;
         for name in names.iter().rev() {
             let next = tree.stack.lookup(&dir, name)?.filter(Entry::is_dir);
             dir = next.ok_or_else(|| Error::stale(name))?;
         }
-        Ok(dir)
+        Ok(Cow::Owned(dir))
     }
 
     /// The children of a merged directory.
@@ -315,7 +295,8 @@ impl Tree {
         tree: &MergedTree,
         dir: &Entry,
     ) -> Result<Arc<Listed<Entry>>> {
-        let listing = tree.stack.read_dir(&self.merged_dir(ino, tree, dir)?)?;
+        let dir = self.merged_dir(ino, tree, dir)?;
+        let listing = tree.stack.read_dir(&dir)?;
         listing.damaged.iter().for_each(|(_, err)| self.report(err));
         Ok(self.merged_dirs.put(ino, listing.entries))
     }
@@ -327,7 +308,7 @@ impl Tree {
         tree: &MergedTree,
         dir: &Entry,
     ) -> Result<Arc<Listed<Entry>>> {
-        match self.merged_dirs.get(ino).filter(|listed| tree.is_current(listed)) {
+        match self.current_listing(ino, tree) {
             Some(listed) => Ok(listed),
             None => self.list_merged_anew(ino, tree, dir),
         }
@@ -342,26 +323,56 @@ impl Tree {
         depth: usize,
         name: &OsStr,
     ) -> Result<Attr> {
-        let listed = self.merged_dirs.get(parent).filter(|listed| tree.is_current(listed));
-        let known =
-            listed.as_ref().and_then(|listed| listed.find(name, |entry| &entry.name)).cloned();
-        // What a listing left out as damaged is asked for again, so that the error is told.
-        let entry = match known {
-            Some(entry) => Some(entry),
-            None => tree.stack.lookup(&self.merged_dir(parent, tree, dir)?, name)?,
+        let depth = depth + 1;
+        let listed = self.current_listing(parent, tree);
+        let listed = listed.as_ref().and_then(|listed| listed.find(name));
+        let entry = match listed {
+            Some(entry) => Cow::Borrowed(entry),
+            // What a listing left out as damaged is asked for again, so that the error is told.
+            None => {
+                let dir = self.merged_dir(parent, tree, dir)?;
+                let found = tree.stack.lookup(&dir, name)?;
+                Cow::Owned(found.ok_or_else(|| Error::not_found(name))?)
+            }
         };
-        let entry = entry.ok_or_else(|| Error::not_found(name))?;
-        let identity = tree.identity(parent, &entry, depth + 1);
-        let attr = tree.attr(identity, &entry, depth + 1)?;
-        let node = || Node::Merged { tree: Arc::clone(tree), entry, depth: depth + 1 };
-        Ok(self.inodes.admit(identity, parent, node, attr))
+        let identity = tree.identity(parent, &entry, depth);
+        let attr = tree.attr(identity, &entry, depth)?;
+        if entry.is_dir() || tree.is_live {
+            let entry = entry.into_owned();
+            let node = || Node::Merged { tree: Arc::clone(tree), entry, depth };
+            return Ok(self.inodes.admit(identity, parent, node, attr));
+        }
+        let stamp = entry.stat.stamp();
+        let attr = self.inodes.admit_file(identity, parent, name, stamp, attr)?;
+        if let Cow::Owned(entry) = entry {
+            let node = Arc::new(Node::Merged { tree: Arc::clone(tree), entry, depth });
+            let found = Known { node, attr, parent, seen: Instant::now(), identity };
+            self.inodes.keep(found, stamp);
+        }
+        Ok(attr)
     }
-}
 
-impl<T> Listed<T> {
-    pub(super) fn find(&self, name: &OsStr, name_of: impl Fn(&T) -> &OsStr) -> Option<&T> {
-        let at = self.entries.binary_search_by(|entry| name_of(entry).cmp(name));
-        at.ok().map(|at| &self.entries[at])
+    /// The entry `name` of a merged directory.
+    pub(super) fn merged_entry(
+        &self,
+        ino: u64,
+        tree: &MergedTree,
+        dir: &Entry,
+        name: &OsStr,
+    ) -> Result<Option<Entry>> {
+        let listed = self.current_listing(ino, tree);
+        match listed.as_ref().and_then(|listed| listed.find(name)) {
+            Some(entry) => Ok(Some(entry.clone())),
+            None => {
+                let dir = self.merged_dir(ino, tree, dir)?;
+                tree.stack.lookup(&dir, name)
+            }
+        }
+    }
+
+    /// What a merged directory holds, where memory still tells.
+    fn current_listing(&self, ino: u64, tree: &MergedTree) -> Option<Arc<Listed<Entry>>> {
+        self.merged_dirs.get(ino).filter(|listed| tree.is_current(listed))
     }
 }
 

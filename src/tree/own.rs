@@ -4,8 +4,9 @@
 use std::ffi::OsStr;
 use std::sync::Arc;
 
-use super::inodes::Identity;
-use super::merged::{Listed, MergedTree};
+use super::directories::Listed;
+use super::identity::Identity;
+use super::merged::MergedTree;
 use super::node::Node;
 use super::{Attr, Child, Symlinks, Tree};
 use crate::backing::{FileKind, Time};
@@ -87,10 +88,11 @@ impl Tree {
         depth: usize,
         name: &OsStr,
     ) -> Result<Attr> {
-        let listed = self.own_listing(parent, tree, dir)?;
-        let own = listed.find(name, |own| &own.name).ok_or_else(|| Error::not_found(name))?;
-        let Some(entry) = entry(own) else {
-            let identity = mark_identity(parent, own);
+        let depth = depth + 1;
+        let own = self.own_entry(parent, tree, dir, name)?;
+        let own = own.ok_or_else(|| Error::not_found(name))?;
+        let Some(entry) = entry(&own) else {
+            let identity = mark_identity(parent, &own);
             let attr = Attr {
                 ttl: tree.files.ttl(),
                 permissions: own.stat.permissions(),
@@ -101,13 +103,30 @@ impl Tree {
             let node = || Node::Document(Box::new(Recipe::inline(Vec::new())));
             return Ok(self.inodes.admit(identity, parent, node, attr));
         };
-        let identity = tree.files.identity(parent, &entry, depth + 1);
-        let attr = tree.files.attr(identity, &entry, depth + 1)?;
+        let identity = tree.files.identity(parent, &entry, depth);
+        let attr = tree.files.attr(identity, &entry, depth)?;
+        if !entry.is_dir() && !tree.files.is_live() {
+            return self.inodes.admit_file(identity, parent, name, entry.stat.stamp(), attr);
+        }
         let node = || match entry.is_dir() {
-            true => Node::Own { tree: Arc::clone(tree), entry, depth: depth + 1 },
-            false => Node::Merged { tree: Arc::clone(&tree.files), entry, depth: depth + 1 },
+            true => Node::Own { tree: Arc::clone(tree), entry, depth },
+            false => Node::Merged { tree: Arc::clone(&tree.files), entry, depth },
         };
         Ok(self.inodes.admit(identity, parent, node, attr))
+    }
+
+    /// The entry `name` of a directory of own files.
+    pub(super) fn own_entry(
+        &self,
+        ino: u64,
+        tree: &OwnFiles,
+        dir: &Entry,
+        name: &OsStr,
+    ) -> Result<Option<OwnEntry>> {
+        match self.own_dirs.get(ino).filter(|listed| tree.files.is_current(listed)) {
+            Some(listed) => Ok(listed.find(name).cloned()),
+            None => tree.own.lookup(&dir.place.path, name),
+        }
     }
 
     /// What a directory of own files holds, from memory where that is still so.

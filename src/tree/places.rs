@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::archives::Archive;
-use super::inodes::Identity;
+use super::identity::Identity;
 use super::merged::MergedTree;
 use super::node::{ArchiveNode, Frozen, ImageView, Node, Place, Scope};
 use super::own::OwnFiles;
@@ -304,7 +304,7 @@ impl Tree {
             }
             Item::Link(target) => {
                 let identity = Identity::of_name(parent, name, target.as_bytes());
-                let mtime = self.inodes.get(parent)?.attr.mtime; // the directory's own, over remounts
+                let mtime = self.known(parent)?.attr.mtime; // the directory's own, over remounts
                 let attr = Attr {
                     kind: FileKind::Symlink,
                     permissions: 0o777,

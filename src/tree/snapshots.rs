@@ -162,7 +162,7 @@ impl Tree {
         parent: u64,
         name: &OsStr,
     ) -> Result<(Arc<Shelf>, ContainerId, &Keeping)> {
-        match (&*self.inodes.get(parent)?.node, &self.keeping) {
+        match (&*self.known(parent)?.node, &self.keeping) {
             (Node::Place(Place::Snapshots(shelf, id)), Some(keeping)) => {
                 Ok((shelf.clone(), *id, keeping))
             }

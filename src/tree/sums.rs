@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use lru::LruCache;
 use rustix::io::Errno;
 
-use super::inodes::{Identity, Known};
+use super::identity::Identity;
+use super::inodes::Known;
 use super::merged::MergedTree;
 use super::node::Node;
 use super::own::OwnFiles;
@@ -105,7 +106,7 @@ impl Tree {
     /// # Errors
     /// ENODATA where there is none of that kind.
     pub fn known_sum(&self, ino: u64, sum: Sum) -> Result<Option<Vec<u8>>> {
-        let known = self.inodes.get(ino)?;
+        let known = self.known(ino)?;
         if !has_sum(&known, sum) {
             return Err(Error::errno_of(format!("inode {ino}"), Errno::NODATA));
         }
@@ -122,7 +123,7 @@ impl Tree {
         if let Some(value) = self.known_sum(ino, sum)? {
             return Ok(value);
         }
-        let known = self.inodes.get(ino)?;
+        let known = self.known(ino)?;
         let value = match sum {
             Sum::Sha256 => self.sha256(&known, cancel)?,
             Sum::Tarsum(version) => match &*known.node {
@@ -241,12 +242,12 @@ impl Tree {
     /// The tree that a directory is in, by its top, and the path there.
     fn way_to(&self, ino: u64) -> Result<(Identity, Vec<u8>)> {
         let mut names = Vec::new();
-        let mut known = self.inodes.get(ino)?;
+        let mut known = self.known(ino)?;
         while let Node::Merged { entry, depth: 1.., .. } | Node::Own { entry, depth: 1.., .. } =
             &*known.node
         {
             names.push(entry.name.clone());
-            known = self.inodes.get(known.parent)?;
+            known = self.known(known.parent)?;
         }
         let names: Vec<&[u8]> = names.iter().rev().map(|name| name.as_bytes()).collect();
         Ok((known.identity, names.join(&b'/')))

@@ -84,7 +84,7 @@ impl<'a> Found<'a> {
     fn top(&self) -> Result<Option<Found<'a>>> {
         let mut at = self;
         loop {
-            match &*self.0.tree.inodes.get(at.attr().ino)?.node {
+            match &*self.0.tree.known(at.attr().ino)?.node {
                 Node::Merged { depth: 0, .. } | Node::Own { depth: 0, .. } => {
                     return Ok(Some(at.clone()));
                 }
@@ -153,7 +153,7 @@ impl Tree {
     /// # Errors
     /// As [`Tree::read`].
     pub fn run(&self, ino: u64, offset: u64, most: u64) -> Result<Run> {
-        let known = self.inodes.get(ino)?;
+        let known = self.known(ino)?;
         Ok(match &*known.node {
             Node::Document(recipe) => recipe.run(offset, most),
             Node::Archive(archive) => self.recipe(archive)?.run(offset, most),
@@ -170,7 +170,7 @@ impl Tree {
     /// # Errors
     /// As [`Tree::read`].
     pub fn backing(&self, ino: u64, offset: u64) -> Result<Option<(BackingFile, u64)>> {
-        let known = self.inodes.get(ino)?;
+        let known = self.known(ino)?;
         match &*known.node {
             Node::Archive(archive) => self.recipe(archive)?.backing(offset),
             Node::Merged { tree, entry, .. } => Ok(Some((tree.open(entry)?, offset))),

@@ -29,4 +29,5 @@ mod stores;
 mod sums;
 mod support;
 mod validate;
+mod walked;
 mod windows;

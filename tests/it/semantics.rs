@@ -108,6 +108,7 @@ fn every_promise_names_its_test_and_every_test_its_promise() {
         "mount/overlays",
         "mount/push",
         "mount/readers",
+        "mount/walked",
         "mount/windows",
     ];
     let all: BTreeSet<String> =

@@ -22,7 +22,7 @@ use crate::stores::handmade::{CREATED, DataRoot};
 use crate::stores::sample::{noise, write};
 
 /// Held by who drops the machine's caches, and by who looks what is in them.
-static CACHES: Mutex<()> = Mutex::new(());
+pub(crate) static CACHES: Mutex<()> = Mutex::new(());
 
 const DIRECTORIES: u32 = 8;
 const FILES: u32 = 60;
