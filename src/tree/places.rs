@@ -62,7 +62,7 @@ impl Listed {
         Listed { name: name.into(), kind: FileKind::Regular, is_cheap: false }
     }
 
-    /// A directory that takes a look at a layer, where its driver keeps whole copies.
+    /// A directory that takes a look at a layer: one that is a tar is read through for it.
     pub(super) fn dear_directory(name: impl Into<OsString>) -> Listed {
         Listed { name: name.into(), kind: FileKind::Directory, is_cheap: false }
     }
