@@ -13,6 +13,7 @@ pub mod history;
 pub mod inspect;
 mod layer;
 pub mod layers;
+pub mod lengths;
 mod outlined;
 mod pack;
 pub mod patterns;

@@ -1,4 +1,5 @@
-//! What compressed blobs inflate to, and outlines of layers' tars, kept as long as there is room.
+//! What compressed blobs inflate to, outlines of layers' tars, and lengths of exports, kept as long
+//! as there is room.
 //!
 //! What makes it hard:
 //! 1. An inflated layer may be larger than all the room there is. It is kept in segments, each a file
@@ -30,6 +31,7 @@ mod disk;
 mod index;
 mod inflated;
 mod kept;
+mod length;
 
 pub use disk::{Disk, Stats};
 pub use kept::NewFile;
@@ -172,6 +174,28 @@ impl Cache {
     pub fn keep_outline(&self, key: Digest, bytes: &[u8]) {
         // Where it is not kept, it is made again.
         let _ = self.disk.as_ref().is_some_and(|disk| disk.write_outline(key, bytes));
+    }
+
+    /// The length that is kept under `key`: what it once was, for all that can be told from here.
+    #[must_use]
+    pub fn length(&self, key: Digest) -> Option<u64> {
+        length::parse(&self.disk.as_ref()?.read_length(key)?, key)
+    }
+
+    /// Keeps a length where it can.
+    pub fn keep_length(&self, key: Digest, len: u64) {
+        // Where it is not kept, it is worked out again.
+        let _ = self
+            .disk
+            .as_ref()
+            .is_some_and(|disk| disk.write_length(key, &length::encode(key, len)));
+    }
+
+    /// Drops a length that turned out to be another.
+    pub fn forget_length(&self, key: Digest) {
+        if let Some(disk) = &self.disk {
+            disk.remove_length(key);
+        }
     }
 
     fn inflated(

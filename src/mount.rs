@@ -284,7 +284,7 @@ fn clear(point: &Path, number: Option<&str>) {
 }
 
 /// Takes as many descriptors as the process may have: each layer that is looked at holds one.
-fn raise_open_files() {
+pub fn raise_open_files() {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     if let Err(err) = setrlimit(Resource::Nofile, raised) {

@@ -52,6 +52,7 @@ mod snapshots;
 mod stats;
 mod stores;
 mod sums;
+mod told;
 mod volumes;
 mod walk;
 mod watch;
@@ -355,7 +356,7 @@ impl Tree {
             Node::Document(recipe) => (Kind::Document, recipe.read_at(offset, buf)?),
             Node::Merged { tree, entry, .. } => (Kind::File, tree.read(entry, offset, buf)?),
             Node::Archive(archive) => {
-                let recipe = self.recipe(archive)?;
+                let recipe = self.recipe(archive, known.attr.size)?;
                 let read = recipe.read_at(offset, buf);
                 for file in recipe.newly_changed() {
                     let path = file.path.display();
@@ -384,7 +385,7 @@ impl Tree {
         let known = self.known(ino)?;
         let found = match &*known.node {
             Node::Document(recipe) => recipe.seek(offset, seek)?,
-            Node::Archive(archive) => self.recipe(archive)?.seek(offset, seek)?,
+            Node::Archive(archive) => self.recipe(archive, known.attr.size)?.seek(offset, seek)?,
             Node::Merged { tree, entry, .. } => tree.seek(entry, offset, seek)?,
             Node::Place(_) | Node::Own { .. } | Node::Link(_) => None,
         };

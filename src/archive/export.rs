@@ -8,13 +8,14 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 
+use super::documents::Flavour;
 use super::pack::{Body, HardLinks, Packer};
 use crate::backing::{Access, FileKind, Fingerprint, Stat, Time};
 use crate::error::{Error, Result};
 use crate::overlay::changes::{Changes, Kind};
 use crate::overlay::{Entry, Stack, find, parent_and_name};
 use crate::recipe::Recipe;
-use crate::store::{LayerDir, Marks, UNMAPPED, shown_id};
+use crate::store::{Conventions, LayerDir, Marks, UNMAPPED, shown_id};
 use crate::tar::header::{Header, Type};
 
 mod accounts;
@@ -47,6 +48,23 @@ pub enum Style {
     Podman,
     /// A build context as the `docker` command packs it: everything is root's.
     Context(Modes),
+}
+
+impl Style {
+    /// How an engine of these conventions, or the one of that flavour, exports files with these
+    /// accounts.
+    #[must_use]
+    pub fn of(
+        conventions: Conventions,
+        flavour: Flavour,
+        accounts: impl FnOnce() -> Accounts,
+    ) -> Style {
+        match (conventions, flavour) {
+            (Conventions::Podman, _) => Style::Podman,
+            (Conventions::Docker, Flavour::Docker110) => Style::Typed(accounts()),
+            (Conventions::Docker | Conventions::Containerd, _) => Style::Plain,
+        }
+    }
 }
 
 /// What the mode of an entry of a build context tells.

@@ -114,10 +114,9 @@ impl Layers {
     /// # Errors
     /// Fails where a layer is neither unpacked nor a blob, or its tar can't be read.
     pub fn dirs(&self, layers: &[Layer]) -> Result<Vec<LayerDir>> {
-        let unpacked = layers.iter().rposition(|layer| !layer.dirs.is_empty());
-        let mut dirs = unpacked.map_or_else(Vec::new, |at| layers[at].dirs.clone());
-        dirs.reverse();
-        for layer in &layers[unpacked.map_or(0, |at| at + 1)..] {
+        let (unpacked, above) = unpacked(layers);
+        let mut dirs: Vec<LayerDir> = unpacked.iter().rev().cloned().collect();
+        for layer in above {
             let LayerSource::Blob(blob) = &layer.source else { return Err(nowhere(layer)) };
             let (tree, root) = self.table(blob, layer.diff_id)?;
             // An overlay merges the topmost directories whatever their marks; the tar means it.
@@ -177,7 +176,16 @@ impl Layers {
     }
 }
 
-fn nowhere(layer: &Layer) -> Error {
+/// The directories of the highest layer that is unpacked, topmost first, which hold what lies below
+/// it too; and the layers above it.
+pub(super) fn unpacked(layers: &[Layer]) -> (&[LayerDir], &[Layer]) {
+    match layers.iter().rposition(|layer| !layer.dirs.is_empty()) {
+        Some(at) => (&layers[at].dirs, &layers[at + 1..]),
+        None => (&[], layers),
+    }
+}
+
+pub(super) fn nowhere(layer: &Layer) -> Error {
     Error::corrupt(&layer.directory, "neither its files nor its tar are here")
 }
 

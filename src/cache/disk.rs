@@ -2,8 +2,9 @@
 //! room for.
 //!
 //! `data/HH/DIGEST.NUMBER` are segments, `index/DIGEST` indexes, `outline/DIGEST` outlines of layers'
-//! tars; `tmp/` holds what is being written. The least recently used segments go first, then the
-//! others; when a file was used is its time of access, which is set for it.
+//! tars, `length/DIGEST` lengths of exports; `tmp/` holds what is being written. The least recently
+//! used segments go first, then the others; when a file was used is its time of access, which is
+//! set for it.
 //!
 //! Several processes may write here. They do so by turns ([`Turn`]), since each has to know what the
 //! others wrote, or together they would go beyond the bound.
@@ -17,6 +18,7 @@ use std::time::{Duration, SystemTime};
 
 use super::SEGMENT;
 use super::kept::{KeptFile, NewFile};
+use super::length;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::metrics::Counter;
@@ -68,6 +70,10 @@ pub struct Stats {
     pub outlines: u64,
     /// Their bytes.
     pub outline_bytes: u64,
+    /// Lengths of exports.
+    pub lengths: u64,
+    /// Their bytes.
+    pub length_bytes: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +81,7 @@ enum Kind {
     Segment,
     Index,
     Outline,
+    Length,
 }
 
 /// A file of the cache.
@@ -85,6 +92,14 @@ struct Stored {
     kind: Kind,
 }
 
+impl Stats {
+    /// All bytes.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.segment_bytes + self.index_bytes + self.outline_bytes + self.length_bytes
+    }
+}
+
 impl Disk {
     /// The cache in the directory `path`, which is made where it is missing, of at most `bound` bytes.
     ///
@@ -93,7 +108,7 @@ impl Disk {
     pub fn open(path: &Path, bound: u64) -> Result<Disk> {
         let failed = |err| Error::io(path, err);
         let own = rustix::process::geteuid().as_raw();
-        for part in ["data", "index", "outline", "tmp", ""] {
+        for part in ["data", "index", "outline", "length", "tmp", ""] {
             let part = path.join(part);
             make_dir(&part).map_err(failed)?;
             let stat = fs::metadata(&part).map_err(failed)?;
@@ -125,6 +140,7 @@ impl Disk {
                 Kind::Segment => (&mut stats.segments, &mut stats.segment_bytes),
                 Kind::Index => (&mut stats.indexes, &mut stats.index_bytes),
                 Kind::Outline => (&mut stats.outlines, &mut stats.outline_bytes),
+                Kind::Length => (&mut stats.lengths, &mut stats.length_bytes),
             };
             *count += 1;
             *bytes += file.size;
@@ -160,12 +176,7 @@ impl Disk {
     }
 
     pub(super) fn read_index(&self, key: Digest) -> Option<Vec<u8>> {
-        let file = open(&self.index_path(key))?;
-        let stat = file.metadata().ok().filter(|stat| stat.len() <= INDEX_MAX)?;
-        touch(&file, &stat);
-        let mut bytes = Vec::new();
-        file.take(INDEX_MAX).read_to_end(&mut bytes).ok()?;
-        Some(bytes)
+        read(&self.index_path(key), INDEX_MAX)
     }
 
     pub(super) fn has_index(&self, key: Digest) -> bool {
@@ -193,6 +204,20 @@ impl Disk {
         self.tell(NewFile::create(self, &self.outline_path(key), self.temporary()))
     }
 
+    pub(super) fn read_length(&self, key: Digest) -> Option<Vec<u8>> {
+        read(&self.length_path(key), length::SIZE as u64)
+    }
+
+    /// Whether it was written.
+    pub(super) fn write_length(&self, key: Digest, bytes: &[u8]) -> bool {
+        self.write(&self.length_path(key), bytes)
+    }
+
+    pub(super) fn remove_length(&self, key: Digest) {
+        // It is wrong. Where it can't be removed, it is seen to be so again.
+        let _ = fs::remove_file(self.length_path(key));
+    }
+
     pub(super) fn open_segment(&self, output: Digest, segment: u64) -> Option<File> {
         let file = open(&self.segment_path(output, segment))?;
         touch(&file, &file.metadata().ok()?);
@@ -218,6 +243,10 @@ impl Disk {
 
     fn outline_path(&self, key: Digest) -> PathBuf {
         self.path.join("outline").join(key.hex())
+    }
+
+    fn length_path(&self, key: Digest) -> PathBuf {
+        self.path.join("length").join(key.hex())
     }
 
     fn segment_path(&self, output: Digest, segment: u64) -> PathBuf {
@@ -351,6 +380,7 @@ impl Disk {
         }
         collect(&self.path.join("index"), Kind::Index, &mut files)?;
         collect(&self.path.join("outline"), Kind::Outline, &mut files)?;
+        collect(&self.path.join("length"), Kind::Length, &mut files)?;
         Ok(files)
     }
 }
@@ -381,6 +411,16 @@ pub(super) fn open(path: &Path) -> Option<File> {
     let mut options = File::options();
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC;
     options.read(true).custom_flags(flags).open(path).ok()
+}
+
+/// All of a file of at most `most` bytes.
+fn read(path: &Path, most: u64) -> Option<Vec<u8>> {
+    let file = open(path)?;
+    let stat = file.metadata().ok().filter(|stat| stat.len() <= most)?;
+    touch(&file, &stat);
+    let mut bytes = Vec::new();
+    file.take(most).read_to_end(&mut bytes).ok()?;
+    Some(bytes)
 }
 
 /// Notes that a file is used.

@@ -1,25 +1,21 @@
-//! The cache on the command line: where it is, how large it may get, what it holds, and filling it.
+//! The cache on the command line: where it is, how large it may get, what it holds.
 
-use std::collections::HashSet;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::progress::Progress;
-use super::source::{self, Place};
 use super::status::{ExitStatus, Failure};
-use crate::archive::layers::Layers;
 use crate::cache::{Cache, Disk, default_directory};
 use crate::error::Error;
-use crate::recipe::Verify;
-use crate::store::{Context, Layer, LayerSource, LayerStore};
+
+mod build;
+
+use build::BuildArgs;
 
 /// How large the cache may get unless told otherwise, in bytes.
 const BOUND: u64 = 4 << 30;
@@ -27,9 +23,9 @@ const BOUND: u64 = 4 << 30;
 /// Where what was worked out is kept.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Args)]
 pub(super) struct CacheArgs {
-    /// Keep what was worked out of layers in this directory: outlines of their tars, and what
-    /// compressed ones inflate to [default: $STRATAFS_CACHE, else /var/cache/stratafs for root,
-    /// $XDG_CACHE_HOME/stratafs for others]
+    /// Keep what was worked out of layers in this directory: outlines of their tars, what
+    /// compressed ones inflate to, and lengths of exports [default: $STRATAFS_CACHE, else
+    /// /var/cache/stratafs for root, $XDG_CACHE_HOME/stratafs for others]
     #[arg(long = "cache", value_name = "DIR")]
     pub(super) directory: Option<PathBuf>,
     /// Keep no more than this there: bytes, or with K, M, G or T; 0: write nothing, and work out again
@@ -47,7 +43,7 @@ pub(super) enum CacheCommand {
     Prune(PruneArgs),
     /// Remove all of it
     Clear(CacheArgs),
-    /// Fill it with what can be known of the layers of whole stores
+    /// Fill it with what can be known of the images of whole stores
     Build(BuildArgs),
 }
 
@@ -69,19 +65,6 @@ pub(super) struct PruneArgs {
     cache: CacheArgs,
 }
 
-#[derive(Debug, Args)]
-pub(super) struct BuildArgs {
-    /// Stores, each docker:PATH, podman:PATH or a path whose kind is found out (none: this host's)
-    #[arg(value_name = "SOURCE")]
-    sources: Vec<PathBuf>,
-    /// Look at somebody else's disk, mounted there: SOURCE is a path in it, none means every store
-    /// of it
-    #[arg(long, value_name = "DIR")]
-    image_root: Option<PathBuf>,
-    #[command(flatten)]
-    cache: CacheArgs,
-}
-
 /// What a cache holds, as JSON has it.
 #[derive(Debug, Serialize)]
 struct Report {
@@ -91,6 +74,7 @@ struct Report {
     segments: Held,
     indexes: Held,
     outlines: Held,
+    lengths: Held,
 }
 
 #[derive(Debug, Serialize)]
@@ -149,7 +133,7 @@ pub(super) fn run(command: &CacheCommand, is_quiet: bool) -> Result<ExitCode, Fa
             removed(pruned)?
         }
         CacheCommand::Clear(args) => removed(args.existing()?.prune(0))?,
-        CacheCommand::Build(args) => return build(args, is_quiet),
+        CacheCommand::Build(args) => return build::run(args, is_quiet),
     };
     print(&text)?;
     Ok(ExitStatus::Success.into())
@@ -169,10 +153,11 @@ fn stats(args: &StatsArgs) -> Result<String, Failure> {
     let report = Report {
         path: args.cache.named()?,
         bound: args.cache.bound(),
-        bytes: stats.segment_bytes + stats.index_bytes + stats.outline_bytes,
+        bytes: stats.bytes(),
         segments: held(stats.segments, stats.segment_bytes),
         indexes: held(stats.indexes, stats.index_bytes),
         outlines: held(stats.outlines, stats.outline_bytes),
+        lengths: held(stats.lengths, stats.length_bytes),
     };
     if args.json {
         let json = serde_json::to_string_pretty(&report);
@@ -182,69 +167,10 @@ fn stats(args: &StatsArgs) -> Result<String, Failure> {
         ("segments", &report.segments),
         ("indexes", &report.indexes),
         ("outlines", &report.outlines),
+        ("lengths", &report.lengths),
     ];
     let lines = kinds.map(|(name, held)| format!("{name} {} {}\n", held.count, held.bytes));
     Ok(format!("{}bound {}\n", lines.concat(), report.bound))
-}
-
-/// Works out what the cache keeps of all layers, on all cores.
-fn build(args: &BuildArgs, is_quiet: bool) -> Result<ExitCode, Failure> {
-    let disk = Disk::open(&args.cache.named()?, args.cache.bound()).map_err(Failure::Cache)?;
-    let cache = Arc::new(Cache::on(disk));
-    let context = Context { cache: Arc::clone(&cache) };
-    let sources = Place::new(args.image_root.as_deref())?.sources(&args.sources)?;
-    let stores = source::open(&sources, &args.sources, &context)?;
-    let (found, mut failed) = layers_of(&stores);
-    let progress = Progress::of_layers(found.len() as u64, is_quiet);
-    failed.iter().for_each(|err| progress.say(&err.to_string()));
-    failed.extend(work_out(&found, &Layers::new(Verify::Passing, cache), &progress));
-    drop(progress);
-    print(&format!("layers {}\nfailed {}\n", found.len(), failed.len()))?;
-    let status = if failed.is_empty() { ExitStatus::Success } else { ExitStatus::Failure };
-    Ok(status.into())
-}
-
-/// The layers of all images of which there is something to know, each once, and what can't be read.
-fn layers_of(stores: &[Arc<dyn LayerStore>]) -> (Vec<Layer>, Vec<Error>) {
-    let (mut layers, mut failed) = (Vec::new(), Vec::new());
-    for store in stores {
-        let mut seen = HashSet::new();
-        let images = match store.catalog() {
-            Ok(catalog) => catalog.images.keys().map(|id| store.image(*id)).collect(),
-            Err(err) => vec![Err(err)],
-        };
-        for image in images {
-            match image {
-                Ok(image) => layers.extend(image.layers.iter().filter_map(|layer| {
-                    let is_known = !matches!(layer.source, LayerSource::Missing);
-                    (is_known && seen.insert(layer.chain_id)).then(|| layer.clone())
-                })),
-                Err(err) => failed.push(err),
-            }
-        }
-    }
-    (layers, failed)
-}
-
-/// Makes the tar of each layer, which leaves in the cache what it is made with; what failed.
-fn work_out(found: &[Layer], layers: &Layers, progress: &Progress) -> Vec<Error> {
-    let next = AtomicUsize::new(0);
-    let failed = Mutex::new(Vec::new());
-    let work = || {
-        while let Some(layer) = found.get(next.fetch_add(1, Ordering::Relaxed)) {
-            if let Err(err) = layers.tar(layer, &[]) {
-                progress.say(&err.to_string());
-                failed.lock().unwrap_or_else(PoisonError::into_inner).push(err);
-            }
-            progress.add(1);
-        }
-    };
-    thread::scope(|scope| {
-        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
-            scope.spawn(work);
-        }
-    });
-    failed.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A time span: `90m`, `12h`, `30d`, `10s`.

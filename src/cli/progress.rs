@@ -18,9 +18,10 @@ impl Progress {
         Progress::with(total, template, is_quiet)
     }
 
-    /// A bar for that many layers.
-    pub(super) fn of_layers(total: u64, is_quiet: bool) -> Progress {
-        Progress::with(Some(total), "{wide_bar} {pos}/{len} layers {eta}", is_quiet)
+    /// A bar for that many layers and images.
+    pub(super) fn of_images(layers: u64, images: u64, is_quiet: bool) -> Progress {
+        let template = "{wide_bar} {pos}/{len} layers and images {eta}";
+        Progress::with(Some(layers + images), template, is_quiet)
     }
 
     fn with(total: Option<u64>, template: &str, is_quiet: bool) -> Progress {

@@ -30,6 +30,7 @@ pub(super) mod containers;
 mod graph;
 mod hints;
 mod image;
+mod named;
 mod open;
 pub(super) mod records;
 mod roots;

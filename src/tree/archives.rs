@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::metrics::{Kind, Usage};
 use crate::overlay::Stack;
 use crate::recipe::{Recipe, Verify};
-use crate::store::{Conventions, Layer, LayerDir};
+use crate::store::{Layer, LayerDir};
 
 /// Memory that recipes may take before the least recently used go, in bytes.
 const WEIGHT: usize = 256 << 20;
@@ -164,6 +164,11 @@ impl Archives {
         self.layers.usage()
     }
 
+    /// Whether a tar of files that never change is made.
+    pub(super) fn has(&self, key: &Key) -> bool {
+        self.made.get(key).is_some()
+    }
+
     fn held(&self) -> MutexGuard<'_, Weighed<Key, Arc<Recipe>>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -180,12 +185,13 @@ impl Tree {
         self.archives.layers.names(layer)
     }
 
-    /// The bytes of a tar that was looked up: of one that may change, those that it had then.
+    /// The bytes of a tar that was looked up, of whatever length: of one that may change, those
+    /// that it had then.
     ///
     /// # Errors
     /// ESTALE where they are gone: the tar has changed since, and so many others were looked at that
     /// it was forgotten before anybody read it.
-    pub(super) fn recipe(&self, node: &ArchiveNode) -> Result<Arc<Recipe>> {
+    pub(super) fn bytes(&self, node: &ArchiveNode) -> Result<Arc<Recipe>> {
         let Some(frozen) = &node.frozen else {
             if let Some(recipe) = node.recent() {
                 return Ok(recipe);
@@ -275,8 +281,7 @@ impl Tree {
             }
             Archive::Save { .. } | Archive::Image(_) | Archive::Layer(..) | Archive::Blob(..) => 0,
         };
-        // What was made of a file that is replaced is not to be had from the next one.
-        let version = files ^ shelf.seed()? ^ archive.shown(shelf)?;
+        let version = archive.version(shelf, files)?;
         let key = (shelf.name.clone(), archive.key(), version);
         let made = self.archives.made.get_or_make(key, || self.make(shelf, archive, files))?;
         Ok(match archive {
@@ -343,11 +348,7 @@ impl Tree {
 
     /// How the engine of a store writes the headers of an export.
     pub(super) fn style_with(&self, shelf: &Shelf, accounts: impl FnOnce() -> Accounts) -> Style {
-        match (shelf.store.info().conventions, self.flavour(shelf)) {
-            (Conventions::Podman, _) => Style::Podman,
-            (Conventions::Docker, Flavour::Docker110) => Style::Typed(accounts()),
-            (Conventions::Docker | Conventions::Containerd, _) => Style::Plain,
-        }
+        Style::of(shelf.store.info().conventions, self.flavour(shelf), accounts)
     }
 
     /// The flavour of `save.tar` in a store.
@@ -388,6 +389,13 @@ impl Tree {
 }
 
 impl Archive {
+    /// Moves with all that it hangs on besides its key; `files` is the stamp of those that may be
+    /// written to, 0 where it is made of none.
+    pub(super) fn version(&self, shelf: &Shelf, files: u64) -> Result<u64> {
+        // What was made of a file that is replaced is not to be had from the next one.
+        Ok(files ^ shelf.seed()? ^ self.shown(shelf)?)
+    }
+
     /// Moves with the images that it is made of where those go by the ID of something else, such as a
     /// list of manifests, which may come to show another; 0 where they go by their configs' digests.
     fn shown(&self, shelf: &Shelf) -> Result<u64> {

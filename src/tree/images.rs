@@ -117,7 +117,7 @@ impl Tree {
             Listed::file("id"),
             Listed::file("inspect.json"),
             Listed::directory("layers"),
-            Listed::directory("rootfs"),
+            Listed::dear_directory("rootfs"),
         ];
         if !view.is_platform {
             listed.push(Listed::directory("used-by"));

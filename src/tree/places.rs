@@ -13,6 +13,7 @@ use super::merged::MergedTree;
 use super::node::{ArchiveNode, Frozen, ImageView, Node, Place, Scope};
 use super::own::OwnFiles;
 use super::shelf::Shelf;
+use super::told::Told;
 use super::{Attr, Child, FRESH, Tree};
 use crate::backing::{FileKind, Time};
 use crate::digest::{ContainerId, Digest, ImageId};
@@ -61,7 +62,7 @@ impl Listed {
         Listed { name: name.into(), kind: FileKind::Regular, is_cheap: false }
     }
 
-    /// A directory that takes a look at a layer, where its driver keeps whole copies.
+    /// A directory that takes a look at a layer: one that is a tar is read through for it.
     pub(super) fn dear_directory(name: impl Into<OsString>) -> Listed {
         Listed { name: name.into(), kind: FileKind::Directory, is_cheap: false }
     }
@@ -338,16 +339,18 @@ impl Tree {
     }
 
     fn admit_archive(&self, parent: u64, shelf: Arc<Shelf>, archive: Archive) -> Result<Attr> {
-        let (made, files) = self.made_with_files(&shelf, &archive)?;
+        let Told { len, mtime, stamp, files } = self.told(&shelf, &archive)?;
         let identity = Identity::of(&[
             b"archive",
             shelf.name.as_bytes(),
             archive.key().as_bytes(),
             // What is frozen hangs on its bytes, anything else on the file that holds the image.
-            &if made.stamp == 0 { files } else { made.stamp }.to_le_bytes(),
+            &if stamp == 0 { files } else { stamp }.to_le_bytes(),
+            // Whoever was told another length has another file.
+            &len.to_le_bytes(),
         ]);
-        let attr = self.file_attr(identity, made.recipe.len(), made.mtime);
-        let frozen = (made.stamp != 0).then_some(Frozen { stamp: made.stamp, files });
+        let attr = self.file_attr(identity, len, mtime);
+        let frozen = (stamp != 0).then_some(Frozen { stamp, files });
         let node = || Node::Archive(ArchiveNode::new(shelf, archive, frozen));
         Ok(self.inodes.admit(identity, parent, node, attr))
     }

@@ -1,4 +1,4 @@
-//! What was looked at last and costs little: as many values as a number says.
+//! What was looked at last and costs little: as many values as a number says, or as many bytes.
 
 use std::hash::Hash;
 use std::num::NonZeroUsize;
@@ -10,18 +10,31 @@ use crate::metrics::Usage;
 
 /// Values by key, the least recently used first to go.
 #[derive(Debug)]
-pub(super) struct Recent<K: Hash + Eq, V>(Mutex<State<K, V>>);
+pub(super) struct Recent<K: Hash + Eq, V> {
+    state: Mutex<State<K, V>>,
+    /// What they may weigh together; the last one stays in any case.
+    bound: usize,
+    /// Always the same for the same value.
+    weight_of: fn(&V) -> usize,
+}
 
 #[derive(Debug)]
 struct State<K: Hash + Eq, V> {
     values: LruCache<K, V>,
+    weight: usize,
     usage: Usage,
 }
 
 impl<K: Hash + Eq, V: Clone> Recent<K, V> {
     /// Nothing yet; `count` is how many there may be.
     pub(super) fn new(count: NonZeroUsize) -> Recent<K, V> {
-        Recent(Mutex::new(State { values: LruCache::new(count), usage: Usage::default() }))
+        Recent::weighed(count.get(), |_| 1)
+    }
+
+    /// The same; `bound` is how much they may weigh.
+    pub(super) fn weighed(bound: usize, weight_of: fn(&V) -> usize) -> Recent<K, V> {
+        let state = State { values: LruCache::unbounded(), weight: 0, usage: Usage::default() };
+        Recent { state: Mutex::new(state), bound, weight_of }
     }
 
     pub(super) fn get(&self, key: &K) -> Option<V> {
@@ -41,13 +54,23 @@ impl<K: Hash + Eq, V: Clone> Recent<K, V> {
         if !is_valid() {
             return;
         }
-        let is_full = state.values.len() == state.values.cap().get();
-        let is_more = state.values.put(key, value).is_none();
-        state.usage.evictions += u64::from(is_full && is_more);
+        state.weight += (self.weight_of)(&value);
+        if let Some((_, old)) = state.values.push(key, value) {
+            state.weight -= (self.weight_of)(&old);
+        }
+        while state.weight > self.bound
+            && state.values.len() > 1
+            && let Some((_, old)) = state.values.pop_lru()
+        {
+            state.weight -= (self.weight_of)(&old);
+            state.usage.evictions += 1;
+        }
     }
 
     pub(super) fn clear(&self) {
-        self.lock().values.clear();
+        let mut state = self.lock();
+        state.values.clear();
+        state.weight = 0;
     }
 
     pub(super) fn usage(&self) -> Usage {
@@ -55,7 +78,7 @@ impl<K: Hash + Eq, V: Clone> Recent<K, V> {
     }
 
     fn lock(&self) -> MutexGuard<'_, State<K, V>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -75,5 +98,20 @@ mod tests {
         assert_eq!((recent.get(&1), recent.get(&2)), (None, Some("two")));
         recent.clear();
         assert_eq!(recent.usage(), Usage { hits: 2, misses: 2, evictions: 1 });
+    }
+
+    #[test]
+    fn what_weighs_too_much_drives_out_others_but_not_itself() {
+        let recent = Recent::weighed(10, |value: &usize| *value);
+        (1..=4).for_each(|key| recent.put(key, 3));
+        assert_eq!([1, 2, 3, 4].map(|key| recent.get(&key)), [None, Some(3), Some(3), Some(3)]);
+        recent.put(2, 1);
+        recent.put(5, 3);
+        assert_eq!([2, 3, 5].map(|key| recent.get(&key)), [Some(1), Some(3), Some(3)]);
+        recent.put(6, 100);
+        assert_eq!([5, 6].map(|key| recent.get(&key)), [None, Some(100)]);
+        recent.clear();
+        recent.put(7, 10);
+        assert_eq!([6, 7].map(|key| recent.get(&key)), [None, Some(10)]);
     }
 }

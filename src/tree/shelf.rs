@@ -1,7 +1,6 @@
 //! One store as the tree sees it: its names, read again when it changed, and the images that were
 //! looked at last.
 
-use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -17,13 +16,20 @@ use crate::digest::{ContainerId, Digest, ImageId};
 use crate::error::{Error, Result};
 use crate::metrics::{Counter, Usage};
 use crate::oci::ImageConfig;
-use crate::store::{Container, Generation, Image, LayerStore};
+use crate::store::{Container, Generation, Image, Layer, LayerStore};
 
-/// How many configs are kept parsed.
-const CONFIGS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1023);
+/// Memory that parsed configs may take before the least recently used go, in bytes.
+const CONFIGS: usize = 24 << 20;
 
-/// How many images are kept with their layers; each holds its layers' directories open.
-const IMAGES: NonZeroUsize = NonZeroUsize::MIN.saturating_add(63);
+/// How much longer than its text a config is, parsed.
+const PARSED: usize = 4;
+
+/// The same for images with their layers: at most some 4,000 of those are held open.
+const IMAGES: usize = 16 << 20;
+
+/// What the open directory of a layer counts for, in bytes: the kernel's part of it, and one of the
+/// descriptors that there are.
+const OPEN: usize = 4 << 10;
 
 /// How long the answer that a store did not change is relied on where nothing was heard of it: what
 /// is mounted over one of its directories makes no sound.
@@ -52,6 +58,22 @@ impl Config {
     /// The mtime of what stands for the image.
     pub(super) fn mtime(&self) -> Time {
         mtime_of(self.parsed.created.as_ref())
+    }
+
+    /// Memory that it takes, in bytes, about.
+    fn weight(&self) -> usize {
+        size_of::<Config>() + self.bytes.len() * (1 + PARSED)
+    }
+}
+
+impl Loaded {
+    /// Memory that it takes beside its config, in bytes, about.
+    fn weight(&self) -> usize {
+        let layer = |layer: &Layer| OPEN + size_of_val(layer) + size_of_val(&*layer.dirs);
+        let layers: usize = self.image.layers.iter().map(layer).sum();
+        let descriptions: usize =
+            self.image.descriptions.iter().map(|described| described.json.len()).sum();
+        size_of::<Loaded>() + layers + descriptions
     }
 }
 
@@ -88,7 +110,8 @@ impl Shelf {
         filter: Filter,
         errors: Arc<Journal>,
     ) -> Shelf {
-        let (configs, images) = (Recent::new(CONFIGS), Recent::new(IMAGES));
+        let configs = Recent::weighed(CONFIGS, |config: &Arc<Config>| config.weight());
+        let images = Recent::weighed(IMAGES, |loaded: &Arc<Loaded>| loaded.weight());
         let (watcher, current) = (OnceLock::new(), Mutex::new(None));
         let (is_news, catalogs) = (AtomicBool::new(false), Counter::default());
         Shelf { name, store, filter, watcher, current, is_news, configs, images, catalogs, errors }
@@ -205,7 +228,11 @@ impl Shelf {
         }
         let config = self.config(id)?;
         let before = self.generation();
-        let loaded = Arc::new(Loaded { image: self.store.image(id)?, config });
+        let mut image = self.store.image(id)?;
+        if image.config == config.bytes {
+            image.config = Arc::clone(&config.bytes); // once is enough
+        }
+        let loaded = Arc::new(Loaded { image, config });
         // What was forgotten meanwhile must not come back.
         self.images.put_if(id, Arc::clone(&loaded), || self.generation() == before);
         Ok(loaded)

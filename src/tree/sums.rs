@@ -127,7 +127,9 @@ impl Tree {
         let value = match sum {
             Sum::Sha256 => self.sha256(&known, cancel)?,
             Sum::Tarsum(version) => match &*known.node {
-                Node::Archive(archive) => tarsum(&*self.recipe(archive)?, version, cancel)?,
+                Node::Archive(archive) => {
+                    tarsum(&*self.recipe(archive, known.attr.size)?, version, cancel)?
+                }
                 Node::Place(_) | Node::Document(_) | Node::Link(_) => return Err(no_sum(ino)),
                 Node::Merged { .. } | Node::Own { .. } => return Err(no_sum(ino)),
             },
@@ -142,7 +144,9 @@ impl Tree {
     fn sha256(&self, known: &Known, cancel: &Cancel) -> Result<String> {
         let digest = match &*known.node {
             Node::Document(recipe) => sum::recipe_sha256(recipe, cancel)?,
-            Node::Archive(archive) => sum::recipe_sha256(&*self.recipe(archive)?, cancel)?,
+            Node::Archive(archive) => {
+                sum::recipe_sha256(&*self.recipe(archive, known.attr.size)?, cancel)?
+            }
             Node::Merged { tree, entry, .. } => {
                 let read = |offset, buf: &mut [u8]| tree.read(entry, offset, buf);
                 sum::sha256(entry.stat.size, read, cancel)?

@@ -156,7 +156,7 @@ impl Tree {
         let known = self.known(ino)?;
         Ok(match &*known.node {
             Node::Document(recipe) => recipe.run(offset, most),
-            Node::Archive(archive) => self.recipe(archive)?.run(offset, most),
+            Node::Archive(archive) => self.recipe(archive, known.attr.size)?.run(offset, most),
             Node::Merged { entry, .. } => Run::of_file(entry.stat.size, offset, most),
             Node::Place(_) | Node::Own { .. } | Node::Link(_) => {
                 Run { count: 0, is_continued: false, is_plain: false }
@@ -172,7 +172,7 @@ impl Tree {
     pub fn backing(&self, ino: u64, offset: u64) -> Result<Option<(BackingFile, u64)>> {
         let known = self.known(ino)?;
         match &*known.node {
-            Node::Archive(archive) => self.recipe(archive)?.backing(offset),
+            Node::Archive(archive) => self.recipe(archive, known.attr.size)?.backing(offset),
             Node::Merged { tree, entry, .. } => Ok(Some((tree.open(entry)?, offset))),
             Node::Document(_) | Node::Place(_) | Node::Own { .. } | Node::Link(_) => Ok(None),
         }

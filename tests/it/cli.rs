@@ -371,19 +371,24 @@ fn cache_builds_tells_and_clears_what_it_keeps() {
         || -> Value { serde_json::from_slice(&succeeds(cache("stats", &["--json"]))).unwrap() };
     assert_eq!(cache("stats", &[]).status.code(), Some(1), "there is none yet");
     for _ in 0..2 {
-        assert_eq!(text(&succeeds(cache("build", &[store]))), "layers 3\nfailed 0\n");
+        assert_eq!(text(&succeeds(cache("build", &[store]))), "layers 3\nimages 2\nfailed 0\n");
         let stats = stats();
         assert_eq!(stats["outlines"]["count"], 3);
-        assert_eq!(stats["outlines"]["bytes"], stats["bytes"]);
+        assert_eq!(stats["lengths"]["count"], 2);
+        let bytes = |kind: &str| stats[kind]["bytes"].as_u64().unwrap();
+        assert_eq!(bytes("outlines") + bytes("lengths"), stats["bytes"].as_u64().unwrap());
         assert_eq!(stats["bound"], 4u64 << 30);
     }
     let said = succeeds(cache("stats", &["--cache-size", "1M"]));
     assert!(text(&said).starts_with("segments 0 0\nindexes 0 0\noutlines 3 "), "{}", text(&said));
-    assert!(text(&said).ends_with("\nbound 1048576\n"));
+    let length = 88 * 2;
+    let end = format!("\nlengths 2 {length}\nbound 1048576\n");
+    assert!(text(&said).ends_with(&end), "{}", text(&said));
 
     // Nothing was left to do for the first who reads.
     let names = || -> Vec<_> {
-        let entries = fs::read_dir(path.join("outline")).unwrap().map(Result::unwrap);
+        let kinds = ["outline", "length"].map(|kind| fs::read_dir(path.join(kind)).unwrap());
+        let entries = kinds.into_iter().flatten().map(Result::unwrap);
         let mut names: Vec<_> =
             entries.map(|entry| (entry.file_name(), entry.metadata().unwrap().ino())).collect();
         names.sort();
@@ -393,6 +398,7 @@ fn cache_builds_tells_and_clears_what_it_keeps() {
     let tar =
         on(sample.path(), "cat", &["images/app:1/save.tar", "--cache", path.to_str().unwrap()]);
     assert!(succeeds(tar) == View::of(sample.path()).read("images/app:1/save.tar"));
+    succeeds(on(sample.path(), "ls", &["-l", "images/app:1", "--cache", path.to_str().unwrap()]));
     assert_eq!(names(), before);
 
     let total = stats()["bytes"].as_u64().unwrap();
@@ -401,7 +407,7 @@ fn cache_builds_tells_and_clears_what_it_keeps() {
         text(&said).strip_prefix("removed ").unwrap().trim_end().parse().unwrap()
     };
     assert_eq!(removed(cache("prune", &["--unused-for", "1h"])), 0);
-    let old = path.join("outline").join(&before[0].0);
+    let old = fs::read_dir(path.join("outline")).unwrap().next().unwrap().unwrap().path();
     let long_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(7200);
     let times = fs::FileTimes::new().set_accessed(long_ago);
     fs::File::open(&old).unwrap().set_times(times).unwrap();
@@ -418,9 +424,12 @@ fn cache_builds_tells_and_clears_what_it_keeps() {
     fs::write(&record, "none").unwrap();
     let output = cache("build", &[store]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
-    assert_eq!(text(&output.stdout), "layers 3\nfailed 1\n");
+    assert_eq!(text(&output.stdout), "layers 3\nimages 2\nfailed 1\n");
     assert!(text(&output.stderr).contains("tar-split.json.gz"), "{output:?}");
-    assert_eq!(stats()["outlines"]["count"], 2);
+    assert_eq!(
+        (&stats()["outlines"]["count"], &stats()["lengths"]["count"]),
+        (&2.into(), &2.into())
+    );
     for (status, arguments) in [
         (20, &["cache", "build", "/no/such"][..]),
         (2, &["cache", "prune", "--unused-for", "soon"]),

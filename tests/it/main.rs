@@ -19,6 +19,7 @@ mod graph;
 mod handmade_containerd;
 mod layer_tars;
 mod layering;
+mod lengths;
 mod outlines;
 mod overlay_model;
 mod podman;

@@ -1,107 +1,28 @@
 //! Outlines of layers' tars in the cache: whatever becomes of them, every byte is right.
 
-use std::ffi::OsStr;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 
 use stratafs::cache::{Cache, Disk};
 use stratafs::recipe::Verify;
 use stratafs::tree::Options;
 
-use crate::stores::handmade::{CREATED, DataRoot, make_opaque, whiteout};
-use crate::stores::sample::{noise, write};
 use crate::stores::view::View;
-use crate::support::mounts::Mounted;
-
-const BOUND: u64 = 1 << 30;
+use crate::support::cached::{BOUND, Cached, chance, tmpfs};
 
 /// What is read of the store.
 const TAR: &str = "images/app:1/save.tar";
 
-/// A store with one image of two layers, the lower one of several blocks, and a cache.
-struct Case {
-    dir: tempfile::TempDir,
-    tar: Vec<u8>,
-}
-
-impl Case {
-    /// `None`, with a notice, where we are not root.
-    fn new() -> Option<Case> {
-        if !rustix::process::geteuid().is_root() {
-            eprintln!("skipped: only root can make whiteouts");
-            return None;
-        }
-        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-        fs::create_dir(dir.path().join("store")).unwrap();
-        let mut root = DataRoot::create(&dir.path().join("store"));
-        let base = root.layer(None, |dir| {
-            for index in 0..500u32 {
-                let size = (index as usize * 31) % 700;
-                write(dir, &format!("usr/lib/d{}/f{index}", index % 9), &noise(index, size));
-            }
-            symlink("usr/lib", dir.join("lib")).unwrap();
-        });
-        let top = root.layer(Some(&base), |dir| {
-            write(dir, "usr/lib/d1/new", b"new\n");
-            whiteout(&dir.join("lib"));
-            fs::create_dir(dir.join("usr/lib/d2")).unwrap();
-            make_opaque(&dir.join("usr/lib/d2"));
-        });
-        let app = root.image(&[&base, &top], CREATED);
-        root.tag("app:1", &app);
-        let tar = View::with(root.path(), Options::default()).read(TAR);
-        assert!(tar.windows(base.tar.len()).any(|part| part == base.tar));
-        Some(Case { dir, tar })
-    }
-
-    fn store(&self) -> PathBuf {
-        self.dir.path().join("store")
-    }
-
-    fn cache(&self) -> PathBuf {
-        self.dir.path().join("cache")
-    }
-
-    /// The store as another daemon would show it.
-    fn view(&self) -> View {
-        self.view_with(Verify::Passing)
-    }
-
-    fn view_with(&self, verify: Verify) -> View {
-        let cache = Arc::new(Cache::on(Disk::open(&self.cache(), BOUND).unwrap()));
-        View::with(&self.store(), Options { cache, verify, ..Options::default() })
-    }
-
-    /// The outlines that are kept, the largest first.
-    fn kept(&self) -> Vec<PathBuf> {
-        let entries = fs::read_dir(self.cache().join("outline")).unwrap();
-        let mut kept: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
-        kept.sort_by_key(|path| std::cmp::Reverse(fs::metadata(path).unwrap().len()));
-        kept
-    }
-
-    /// The same, and what they hold.
-    fn contents(&self) -> Vec<(PathBuf, Vec<u8>)> {
-        self.kept().into_iter().map(|path| (path.clone(), fs::read(path).unwrap())).collect()
-    }
-
-    fn check(&self, view: &View, what: &str) {
-        assert!(view.read(TAR) == self.tar, "{what}");
-    }
-}
-
-/// A number below `bound` that looks like chance.
-fn chance(state: &mut u64, bound: usize) -> usize {
-    *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-    (*state >> 33) as usize % bound
+fn case() -> Option<Cached> {
+    Cached::new(TAR, "outline")
 }
 
 #[test]
 fn the_next_mount_reads_what_the_first_one_kept() {
-    let Some(case) = Case::new() else { return };
+    let Some(case) = case() else { return };
     case.check(&case.view(), "cold");
     let times = || -> Vec<_> {
         let stat = |path: PathBuf| fs::metadata(path).map(|stat| (stat.ino(), stat.mtime_nsec()));
@@ -122,7 +43,7 @@ fn the_next_mount_reads_what_the_first_one_kept() {
 
 #[test]
 fn an_outline_that_is_damaged_in_1000_places_never_gives_a_wrong_byte() {
-    let Some(case) = Case::new() else { return };
+    let Some(case) = case() else { return };
     case.check(&case.view(), "cold");
     let good = case.contents();
     let total: usize = good.iter().map(|(_, bytes)| bytes.len()).sum();
@@ -155,7 +76,7 @@ fn an_outline_that_is_damaged_in_1000_places_never_gives_a_wrong_byte() {
 
 #[test]
 fn what_is_no_outline_is_not_taken_for_one() {
-    let Some(case) = Case::new() else { return };
+    let Some(case) = case() else { return };
     case.check(&case.view(), "cold");
     let good = case.contents();
     let (path, bytes) = &good[0];
@@ -193,7 +114,7 @@ fn what_is_no_outline_is_not_taken_for_one() {
 
 #[test]
 fn an_outline_may_go_while_it_is_read() {
-    let Some(case) = Case::new() else { return };
+    let Some(case) = case() else { return };
     for verify in [Verify::Passing, Verify::Always] {
         case.check(&case.view(), "cold");
         let view = case.view_with(verify);
@@ -211,7 +132,7 @@ fn an_outline_may_go_while_it_is_read() {
 
 #[test]
 fn a_record_that_changed_has_another_outline() {
-    let Some(case) = Case::new() else { return };
+    let Some(case) = case() else { return };
     case.check(&case.view(), "cold");
     let view = case.view();
     view.attr(TAR).unwrap();
@@ -232,15 +153,9 @@ fn a_record_that_changed_has_another_outline() {
     assert_eq!(fresh.errno(), rustix::io::Errno::IO);
 }
 
-/// A small file system of its own at `at`.
-fn tmpfs(at: &Path, size: &str) -> Mounted {
-    fs::create_dir_all(at).unwrap();
-    Mounted::tmpfs(at, size).unwrap()
-}
-
 #[test]
 fn a_full_disk_keeps_its_last_part_and_costs_no_byte() {
-    let Some(case) = Case::new() else { return };
+    let Some(case) = case() else { return };
     let mounted = tmpfs(&case.cache(), "1m");
     case.view();
     let filler = fs::File::create(case.cache().join("filler")).unwrap();
@@ -265,16 +180,9 @@ fn a_full_disk_keeps_its_last_part_and_costs_no_byte() {
     }
 }
 
-/// Starts `stratafs cat` with the cache `cache`.
-fn cat(case: &Case, cache: &OsStr) -> std::process::Child {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_stratafs"));
-    command.arg("cat").arg("-s").arg(case.store()).arg("--cache").arg(cache).arg(TAR);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
-}
-
 #[test]
 fn a_cache_that_cannot_be_written_is_done_without() {
-    let Some(case) = Case::new() else { return };
+    let Some(case) = case() else { return };
     case.check(&case.view(), "cold");
     let open = case.dir.path().join("open");
     fs::create_dir(&open).unwrap();
@@ -283,7 +191,7 @@ fn a_cache_that_cannot_be_written_is_done_without() {
     fs::write(&file, "").unwrap();
     fs::set_permissions(case.cache().join("outline"), Permissions::from_mode(0o770)).unwrap();
     for cache in [Path::new("/proc/nowhere"), &open, &file, &case.cache()] {
-        let output = cat(&case, cache.as_os_str()).wait_with_output().unwrap();
+        let output = case.cat(cache.as_os_str()).wait_with_output().unwrap();
         assert!(output.status.success() && output.stdout == case.tar, "{}", cache.display());
         let said = String::from_utf8(output.stderr).unwrap();
         assert!(said.contains("WARN"), "{said}");
@@ -293,9 +201,9 @@ fn a_cache_that_cannot_be_written_is_done_without() {
 
 #[test]
 fn several_processes_share_a_cache() {
-    let Some(case) = Case::new() else { return };
+    let Some(case) = case() else { return };
     for round in ["cold", "warm"] {
-        let running: Vec<_> = (0..4).map(|_| cat(&case, case.cache().as_os_str())).collect();
+        let running: Vec<_> = (0..4).map(|_| case.cat(case.cache().as_os_str())).collect();
         for child in running {
             let output = child.wait_with_output().unwrap();
             assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");

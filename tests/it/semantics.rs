@@ -639,6 +639,7 @@ fn listing_images_opens_no_layer() {
     let is_cheap =
         |name: &str| listing.children.iter().find(|child| child.name == name).unwrap().is_cheap;
     assert!(!is_cheap("save.tar") && !is_cheap("export.tar") && is_cheap("config.json"));
+    assert!(!is_cheap("rootfs"), "its attributes are in the layers");
 }
 
 // Rule 6.

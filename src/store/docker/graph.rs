@@ -12,7 +12,8 @@ use serde::Deserialize;
 
 use super::container::Files;
 use super::containers::names as listed;
-use super::image::{names, parse_size};
+use super::image::parse_size;
+use super::named::names;
 use super::roots::Roots;
 use crate::backing::Root;
 use crate::digest::{ChainId, ContainerId, DiffId, Digest, ImageId};

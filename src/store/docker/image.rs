@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::records::{references, sort_references};
+use super::named::names;
 use super::roots::Roots;
 use crate::backing::Root;
 use crate::digest::{ChainId, DiffId, Digest, ImageId};
@@ -66,17 +66,6 @@ fn metadata<T>(
     parse: impl FnOnce(&str) -> Option<T>,
 ) -> Result<Option<T>> {
     if_found(value(image, &format!("imagedb/metadata/sha256/{}/{name}", id.hex()), parse))
-}
-
-/// References to `id`; none where the file is damaged, which the catalog reports.
-pub(super) fn names(roots: &Roots, id: ImageId) -> Vec<String> {
-    let (root, name) = roots.references();
-    let Ok(json) = root.read(name, JSON_MAX) else { return Vec::new() };
-    let Ok(references) = references(&json, roots.era) else { return Vec::new() };
-    let of_id = references.images.into_iter().filter(|(_, image)| *image == id);
-    let mut names: Vec<String> = of_id.map(|(reference, _)| reference).collect();
-    sort_references(&mut names);
-    names
 }
 
 fn layers(image: &Arc<Root>, home: &mut Home<'_>, diff_ids: &[DiffId]) -> Result<Vec<Layer>> {

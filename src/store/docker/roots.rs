@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::graph::{GRAPH, REPOSITORIES};
+use super::named::Named;
 use super::records::Era;
 use crate::backing::{Access, Root};
 use crate::error::{Error, Result};
@@ -29,6 +30,8 @@ pub(super) struct Roots {
     home: Option<Root>,
     /// `volumes`; `None` where there is none.
     pub(super) volumes: Option<Root>,
+    /// What was read last of the list of references.
+    pub(super) named: Named,
     /// Device and inode number of the four.
     identity: [Option<Identity>; 4],
 }
@@ -53,7 +56,8 @@ impl Roots {
             identity(volumes.as_ref())?,
         ];
         let image = Arc::new(image);
-        Ok(Roots { era, data, image, driver, containers, home, volumes, identity })
+        let named = Named::default();
+        Ok(Roots { era, data, image, driver, containers, home, volumes, named, identity })
     }
 
     /// True where both are the very same directories: nothing was unmounted or replaced.

@@ -570,9 +570,13 @@ fn references_come_in_the_order_of_their_full_names() {
     ];
     let names = names.map(|(repository, reference)| (repository, reference, id.to_string()));
     small.set_names(&names);
-    let image = small.open().image(id).unwrap();
+    let store = small.open();
     let sorted = ["alpha/x:1", "zeta:1", "ghcr.io/a/b:1", "localhost:5000/y:1"];
-    assert_eq!(image.references, sorted);
+    assert_eq!(store.image(id).unwrap().references, sorted);
+    small.set_names(&names[..1]);
+    assert_eq!(store.image(id).unwrap().references, ["zeta:1"], "the list was read before");
+    small.set_names(&[]);
+    assert!(store.image(id).unwrap().references.is_empty());
 }
 
 #[test]

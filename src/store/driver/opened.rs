@@ -13,6 +13,10 @@ use crate::store::files::required;
 /// Most directories of layers that are kept open for reuse.
 const OPEN_MAX: NonZeroUsize = NonZeroUsize::new(256).unwrap();
 
+/// How many of those kept open are looked at for each that is opened, about, whether they were
+/// removed: of so few all, each time.
+const LOOKS: usize = 16;
+
 /// Directories of layers that nobody writes to, opened once for all images that share them.
 #[derive(Debug)]
 pub(in crate::store) struct OpenLayers(Mutex<Opened>);
@@ -25,6 +29,8 @@ struct Opened {
     recent: LruCache<String, Arc<Root>>,
     /// How many `all` may hold before it is searched for those that were closed.
     limit: usize,
+    /// How many were opened since `recent` was looked at.
+    unseen: usize,
 }
 
 #[derive(Debug)]
@@ -38,7 +44,7 @@ impl OpenLayers {
     pub(in crate::store) fn new() -> OpenLayers {
         let recent = LruCache::new(OPEN_MAX);
         let limit = 2 * OPEN_MAX.get();
-        OpenLayers(Mutex::new(Opened { all: HashMap::new(), recent, limit }))
+        OpenLayers(Mutex::new(Opened { all: HashMap::new(), recent, limit, unseen: 0 }))
     }
 
     /// The directory `path` of `home`, which is the `at`-th that the driver keeps layers in.
@@ -72,11 +78,19 @@ impl Opened {
             self.all.retain(|_, layer| layer.root.strong_count() > 0);
             self.limit = 2 * self.all.len().max(OPEN_MAX.get());
         }
+        self.unseen += 1;
+        if self.unseen * LOOKS >= self.recent.len() {
+            self.unseen = 0;
+            self.close_removed();
+        }
+        self.recent.put(path.clone(), root.clone());
+        self.all.insert(path, OpenLayer { identity, root: Arc::downgrade(root) });
+    }
+
+    fn close_removed(&mut self) {
         let removed = self.recent.iter().filter(|(_, root)| root.is_removed());
         for path in removed.map(|(path, _)| path.clone()).collect::<Vec<_>>() {
             self.recent.pop(&path);
         }
-        self.recent.put(path.clone(), root.clone());
-        self.all.insert(path, OpenLayer { identity, root: Arc::downgrade(root) });
     }
 }
