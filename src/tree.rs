@@ -56,6 +56,7 @@ mod told;
 mod volumes;
 mod walk;
 mod watch;
+mod weighed;
 
 pub use names::Filter;
 pub use snapshots::Keeping;
@@ -457,9 +458,13 @@ impl Tree {
     /// for long.
     fn let_go(&self) {
         self.archives.let_go();
-        self.inodes.trees().iter().filter(|tree| tree.is_gone()).for_each(|tree| {
-            self.inodes.let_go(tree);
-        });
+        let gone: Vec<_> = self.inodes.trees().into_iter().filter(|tree| tree.is_gone()).collect();
+        gone.iter().for_each(|tree| self.inodes.let_go(tree));
+        if !gone.is_empty() {
+            // A layer that comes back has the same numbers, and other files.
+            self.merged_dirs.clear();
+            self.own_dirs.clear();
+        }
     }
 
     /// What is counted of this mount.

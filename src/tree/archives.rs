@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::live::{Draft, Live, Part};
-use super::memo::{Memo, Weigh, Weighed};
+use super::memo::Memo;
 use super::node::ArchiveNode;
 use super::saved::is_exact;
 use super::shelf::Shelf;
+use super::weighed::{Weigh, Weighed};
 use super::{Tree, XATTR_MAX, journal};
 use crate::archive::Flavour;
 use crate::archive::content::Content;

@@ -1,10 +1,11 @@
 //! Directories of layers as they were listed last, for the lookups that follow.
 
 use std::ffi::OsStr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::memo::{Weigh, Weighed};
+use super::recent::Recent;
+use super::weighed::Weigh;
 use crate::metrics::Usage;
 use crate::overlay::own::{OwnEntry, What};
 use crate::overlay::{Entry, Place};
@@ -84,27 +85,17 @@ impl<T> Weigh for Arc<Listed<T>> {
 
 /// Directories that were listed last, by inode number.
 #[derive(Debug)]
-pub(super) struct DirectoryCache<T>(Mutex<State<T>>);
-
-#[derive(Debug)]
-struct State<T> {
-    listings: Weighed<u64, Arc<Listed<T>>>,
-    usage: Usage,
-}
+pub(super) struct DirectoryCache<T>(Recent<u64, Arc<Listed<T>>>);
 
 impl<T> Default for DirectoryCache<T> {
     fn default() -> DirectoryCache<T> {
-        let listings = Weighed::new(BOUND);
-        DirectoryCache(Mutex::new(State { listings, usage: Usage::default() }))
+        DirectoryCache(Recent::new(BOUND))
     }
 }
 
 impl<T: Named> DirectoryCache<T> {
     pub(super) fn get(&self, ino: u64) -> Option<Arc<Listed<T>>> {
-        let mut state = self.lock();
-        let found = state.listings.get(&ino).cloned();
-        state.usage.asked(found.is_some());
-        found
+        self.0.get(&ino)
     }
 
     /// Keeps what a directory holds now.
@@ -112,18 +103,17 @@ impl<T: Named> DirectoryCache<T> {
         entries.shrink_to_fit();
         let weight = entries.iter().map(Named::weight).sum();
         let listed = Arc::new(Listed { entries, listed: Instant::now(), weight });
-        let mut state = self.lock();
-        let gone = state.listings.put(ino, Arc::clone(&listed));
-        state.usage.evictions += gone;
+        self.0.put(ino, Arc::clone(&listed));
         listed
     }
 
-    pub(super) fn usage(&self) -> Usage {
-        self.lock().usage
+    /// Keeps nothing.
+    pub(super) fn clear(&self) {
+        self.0.clear();
     }
 
-    fn lock(&self) -> MutexGuard<'_, State<T>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn usage(&self) -> Usage {
+        self.0.usage()
     }
 }
 

@@ -20,9 +20,9 @@ use std::sync::Arc;
 use sha2::{Digest as _, Sha256};
 
 use super::archives::{Archive, Key, Made};
-use super::memo::Weigh;
 use super::shelf::{Loaded, Shelf};
 use super::snapshots::Moment;
+use super::weighed::Weigh;
 use super::{CHECKED, Tree};
 use crate::archive::Flavour;
 use crate::archive::commit::{self, Commit};

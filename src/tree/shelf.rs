@@ -10,6 +10,7 @@ use super::journal::Journal;
 use super::names::{Filter, Names};
 use super::recent::Recent;
 use super::watch::Watcher;
+use super::weighed::Weigh;
 use crate::archive::mtime_of;
 use crate::backing::Time;
 use crate::digest::{ContainerId, Digest, ImageId};
@@ -59,15 +60,16 @@ impl Config {
     pub(super) fn mtime(&self) -> Time {
         mtime_of(self.parsed.created.as_ref())
     }
+}
 
-    /// Memory that it takes, in bytes, about.
+impl Weigh for Arc<Config> {
     fn weight(&self) -> usize {
         size_of::<Config>() + self.bytes.len() * (1 + PARSED)
     }
 }
 
-impl Loaded {
-    /// Memory that it takes beside its config, in bytes, about.
+impl Weigh for Arc<Loaded> {
+    /// Beside its config.
     fn weight(&self) -> usize {
         let layer = |layer: &Layer| OPEN + size_of_val(layer) + size_of_val(&*layer.dirs);
         let layers: usize = self.image.layers.iter().map(layer).sum();
@@ -110,8 +112,8 @@ impl Shelf {
         filter: Filter,
         errors: Arc<Journal>,
     ) -> Shelf {
-        let configs = Recent::weighed(CONFIGS, |config: &Arc<Config>| config.weight());
-        let images = Recent::weighed(IMAGES, |loaded: &Arc<Loaded>| loaded.weight());
+        let configs = Recent::new(CONFIGS);
+        let images = Recent::new(IMAGES);
         let (watcher, current) = (OnceLock::new(), Mutex::new(None));
         let (is_news, catalogs) = (AtomicBool::new(false), Counter::default());
         Shelf { name, store, filter, watcher, current, is_news, configs, images, catalogs, errors }
