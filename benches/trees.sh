@@ -78,7 +78,7 @@ do_dry-noxattrs() { without_xattrs "$DRY"; }
 do_du-noxattrs() { without_xattrs 'du -s >/dev/null'; }
 
 do_tar-submount() {
-    local OPTIONS=(--kernel-rootfs)
+    local OPTIONS=(--kernel-rootfs '*')
     knows mount --kernel-rootfs || { absent; return; }
     need_tree
     in_tree tree:1 1 "$TAR"
@@ -114,7 +114,7 @@ in_layer() {
 }
 large() { need_large; warm_memory; in_tree large:1 1 "$1"; }
 large_submount() {
-    local OPTIONS=(--kernel-rootfs)
+    local OPTIONS=(--kernel-rootfs '*')
     knows mount --kernel-rootfs || { absent; return; }
     large "$1"
 }
