@@ -61,7 +61,8 @@ struct State {
     next: u64,
     /// Offset of the one that is being read.
     current: Option<u64>,
-    /// Whether nothing comes behind what is ready.
+    /// Whether nothing comes behind what is ready: at the end of the file, after a failure, and when
+    /// nobody reads.
     has_ended: bool,
     /// Where the last read ended.
     reader: u64,
@@ -218,7 +219,11 @@ impl Stream {
     fn place(&self) -> Option<(u64, Vec<u8>)> {
         let mut state = self.lock();
         while state.has_ended || state.ready.len() >= AHEAD {
-            let left = IDLE.checked_sub(state.used.elapsed())?;
+            let Some(left) = IDLE.checked_sub(state.used.elapsed()) else {
+                // Who has found this stream and comes now must not wait for it.
+                state.has_ended = true;
+                return None;
+            };
             let waited = self.changed.wait_timeout(state, left);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -235,4 +240,23 @@ impl Stream {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_comes_when_a_stream_has_just_ended_is_not_kept_waiting() {
+        let stream = Arc::new(Stream::new(7, 0));
+        let mut state = stream.lock();
+        state.ready = (0..AHEAD).map(|at| ((at * CHUNK) as u64, Ok(Arc::default()))).collect();
+        state.next = (AHEAD * CHUNK) as u64;
+        state.used = Instant::now().checked_sub(2 * IDLE).unwrap();
+        drop(state);
+        assert!(stream.place().is_none());
+        for offset in (0..2 * AHEAD).map(|at| (at * CHUNK) as u64 + 4096) {
+            drop(Stream::take(&stream, offset, 4096)); // it returns
+        }
+    }
 }
