@@ -24,7 +24,6 @@ ours() {
     need_image
     fresh "docker:$DOCKER"
     stat "$MOUNT/$1" >/dev/null
-    warm_memory
     timed "$2"
 }
 
@@ -41,9 +40,9 @@ do_save-cp() {
     rm -f /dev/shm/stratafs-bench.tar
 }
 do_export() { ours $EXPORT "cat $MOUNT/$EXPORT >/dev/null"; }
-do_docker-save() { need_image; warm_memory; timed "docker save $IMAGE >/dev/null"; }
-do_docker-export() { need_image; warm_memory; timed "docker export bench >/dev/null"; }
-do_docker-save-first() { need_image; warm_memory; timed "head -c 1 < <(docker save $IMAGE) >/dev/null"; }
+do_docker-save() { need_image; timed "docker save $IMAGE >/dev/null"; }
+do_docker-export() { need_image; timed "docker export bench >/dev/null"; }
+do_docker-save-first() { need_image; timed "head -c 1 < <(docker save $IMAGE) >/dev/null"; }
 do_layer-files() { need_layer_files; timed "xargs -0 cat <$RUN/files >/dev/null"; }
 do_layer-tars() {
     need_layer_files
