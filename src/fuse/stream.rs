@@ -22,6 +22,10 @@ const CHUNK: usize = super::REQUEST as usize;
 /// How many of them are kept ready.
 const AHEAD: usize = 4;
 
+/// How far beyond what is being read somebody may ask and wait for it, in bytes: of several reads
+/// that are under way, a later one may come earlier.
+const NEAR: u64 = 2 * CHUNK as u64;
+
 /// Readers that are read ahead for at a time; with [`AHEAD`], this bounds the memory.
 const STREAMS: usize = 4;
 
@@ -69,6 +73,21 @@ struct State {
     /// Memory that was read into before: fresh one would cost more than the copying.
     spare: Vec<Vec<u8>>,
     used: Instant,
+}
+
+impl State {
+    /// Drops what lies far behind `offset`; false where there is nothing. Of several reads that are
+    /// under way, an earlier one may come later.
+    fn leave_behind(&mut self, offset: u64) -> bool {
+        let before = self.ready.len();
+        while let Some((at, _)) = self.ready.front()
+            && at + 2 * CHUNK as u64 <= offset
+        {
+            let behind = self.ready.pop_front().and_then(|(_, chunk)| chunk.ok());
+            self.spare.extend(behind.and_then(Arc::into_inner));
+        }
+        self.ready.len() < before
+    }
 }
 
 /// Bytes that were asked for.
@@ -131,7 +150,7 @@ impl Streams {
         let stream = Arc::new(Stream::new(ino, offset));
         let (tree, all, made) = (self.tree.clone(), self.open.clone(), stream.clone());
         let run = move || {
-            made.run(&tree, reader);
+            made.run(|offset, buffer| tree.read(ino, offset, buffer, reader));
             lock(&all).streams.retain(|other| !Arc::ptr_eq(other, &made));
         };
         thread::Builder::new().name("stream".into()).spawn(run).ok()?; // it goes without
@@ -158,20 +177,16 @@ impl Stream {
     fn take(stream: &Arc<Stream>, offset: u64, size: usize) -> Option<Result<Piece>> {
         let mut state = stream.lock();
         state.used = Instant::now();
-        // Of several reads that are under way, an earlier one may come later.
-        while let Some((at, _)) = state.ready.front()
-            && at + 2 * CHUNK as u64 <= offset
-        {
-            let behind = state.ready.pop_front().and_then(|(_, chunk)| chunk.ok());
-            state.spare.extend(behind.and_then(Arc::into_inner));
-        }
-        stream.changed.notify_all();
         let holds = |at: u64| (at..at + CHUNK as u64).contains(&offset);
         let found = loop {
+            // Always, or there might be no room for what is waited for.
+            if state.leave_behind(offset) {
+                stream.changed.notify_all();
+            }
             if let Some(found) = state.ready.iter().position(|&(at, _)| holds(at)) {
                 break found;
             }
-            let is_near = (state.next..state.next + (AHEAD * CHUNK) as u64).contains(&offset);
+            let is_near = (state.next..state.next + NEAR).contains(&offset);
             if !state.current.is_some_and(holds) && (state.has_ended || !is_near) {
                 return None;
             }
@@ -193,11 +208,12 @@ impl Stream {
         Some(Ok(Piece { stream: Arc::clone(stream), chunk, range }))
     }
 
-    /// Reads ahead until nobody has read for a while.
-    fn run(&self, tree: &Tree, reader: Reader) {
+    /// Reads ahead by `read`, which fills a buffer from an offset on, until nobody has asked for a
+    /// while.
+    fn run(&self, read: impl Fn(u64, &mut [u8]) -> Result<usize>) {
         while let Some((offset, mut buffer)) = self.place() {
             buffer.resize(CHUNK, 0);
-            let read = AssertUnwindSafe(|| tree.read(self.ino, offset, &mut buffer, reader));
+            let read = AssertUnwindSafe(|| read(offset, &mut buffer));
             let read = catch_unwind(read).unwrap_or_else(|_| {
                 let bug = io::Error::other("a defect in stratafs: reading ahead panicked");
                 Err(Error::io("read", bug))
@@ -220,8 +236,9 @@ impl Stream {
         let mut state = self.lock();
         while state.has_ended || state.ready.len() >= AHEAD {
             let Some(left) = IDLE.checked_sub(state.used.elapsed()) else {
-                // Who has found this stream and comes now must not wait for it.
+                // Who has found this stream must not wait for it.
                 state.has_ended = true;
+                self.changed.notify_all();
                 return None;
             };
             let waited = self.changed.wait_timeout(state, left);
@@ -247,16 +264,34 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_comes_when_a_stream_has_just_ended_is_not_kept_waiting() {
+    fn whoever_jumps_ahead_of_a_stream_is_not_kept_waiting() {
         let stream = Arc::new(Stream::new(7, 0));
-        let mut state = stream.lock();
-        state.ready = (0..AHEAD).map(|at| ((at * CHUNK) as u64, Ok(Arc::default()))).collect();
-        state.next = (AHEAD * CHUNK) as u64;
-        state.used = Instant::now().checked_sub(2 * IDLE).unwrap();
-        drop(state);
-        assert!(stream.place().is_none());
-        for offset in (0..2 * AHEAD).map(|at| (at * CHUNK) as u64 + 4096) {
-            drop(Stream::take(&stream, offset, 4096)); // it returns
-        }
+        thread::scope(|scope| {
+            scope.spawn(|| stream.run(|_, buffer| Ok(buffer.len())));
+            let jumps = (0..60_u64).map(|number| number * 7 % 13 * (CHUNK as u64) / 3);
+            let mut offset = 0;
+            for jump in jumps {
+                offset += jump;
+                drop(Stream::take(&stream, offset, 4096)); // it returns
+            }
+        });
+        let next = stream.lock().next;
+        assert!(Stream::take(&stream, next, 4096).is_none(), "it has ended");
+    }
+
+    #[test]
+    fn who_waits_when_a_stream_ends_is_told() {
+        let stream = Arc::new(Stream::new(7, 0));
+        thread::scope(|scope| {
+            let waits = scope.spawn(|| Stream::take(&stream, 0, 4096).is_none());
+            thread::sleep(Duration::from_millis(50));
+            let mut state = stream.lock();
+            let far = u64::MAX / 2; // there is no room for what is waited for
+            state.ready = (0..AHEAD).map(|_| (far, Ok(Arc::default()))).collect();
+            state.used = Instant::now().checked_sub(2 * IDLE).unwrap();
+            drop(state);
+            assert!(stream.place().is_none());
+            assert!(waits.join().unwrap());
+        });
     }
 }
