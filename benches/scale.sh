@@ -81,11 +81,11 @@ group index
 row 'below 100 bytes' index-size - 'index on disk, a file' '-'
 
 do_index-size() {
-    need_layer_files
+    need_image
     "$STRATAFS" cache build --help >/dev/null 2>&1 || { absent; return; }
     rm -rf "$RUN/index"
-    "$STRATAFS" -q cache build --cache "$RUN/index" --image "$IMAGE" "docker:$DOCKER" >/dev/null
-    VALUE=$(($(du -sb "$RUN/index" | cut -f1) / $(tr -cd '\0' <"$RUN/files" | wc -c)))
+    "$STRATAFS" -q cache build --cache "$RUN/index" "docker:$DOCKER" >/dev/null
+    VALUE=$(($(du -sb "$RUN/index" | cut -f1) / $(find "$DOCKER"/overlay2/*/diff -type f | wc -l)))
 }
 
 group readers
@@ -102,7 +102,7 @@ do_parallel-64() {
     need_image
     fresh "docker:$DOCKER"
     stat "$MOUNT/images/$IMAGE/save.tar" >/dev/null
-    timed "yes $MOUNT/images/$IMAGE/save.tar | head -n 64 | xargs -n 1 -P 64 cat >/dev/null"
+    timed "seq 64 | xargs -I{} -P 64 cat $MOUNT/images/$IMAGE/save.tar >/dev/null"
 }
 
 group wide
