@@ -160,14 +160,16 @@ for how in gzip zstd; do
         do_$how-tool() { need_layouts; timed \"$how -dc <\$(blob $how) >/dev/null\"; }"
 done
 first_read() {
+    local CACHE=$RUN/inflated
     need_layouts
-    rm -rf "$RUN/inflated"
-    fresh "oci:$WORK/$1" --cache "$RUN/inflated"
+    rm -rf "$CACHE"
+    fresh "oci:$WORK/$1"
     timed "cat '$MOUNT'/images/*/layers/00-*/layer.tar >/dev/null"
 }
 later_read() {
+    local CACHE=$RUN/inflated
     first_read "$1"
-    fresh "oci:$WORK/$1" --cache "$RUN/inflated"
+    fresh "oci:$WORK/$1"
     cat "$MOUNT"/images/*/layers/00-*/layer.json >/dev/null
     timed "cat '$MOUNT'/images/*/layers/00-*/layer.tar >/dev/null"
 }
