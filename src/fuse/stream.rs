@@ -205,6 +205,7 @@ impl Stream {
         state.reader = offset + size as u64;
         let range = start.min(chunk.len())..(start + size).min(chunk.len());
         drop(state);
+        stream.changed.notify_all(); // there may be room now
         Some(Ok(Piece { stream: Arc::clone(stream), chunk, range }))
     }
 
