@@ -92,9 +92,12 @@ impl Tree {
     /// after which [`Tree::rest_is_read`] has to be called.
     pub fn reads(&self, ino: u64, offset: u64, reader: Reader) -> Option<Walk> {
         self.inodes.mark_read(ino);
+        if offset > 0 {
+            return None;
+        }
         let known = self.known(ino).ok()?; // whoever reads it is told why
         let Node::Merged { tree, entry, .. } = &*known.node else { return None };
-        if offset > 0 || !is_worth_it(tree, entry) {
+        if !is_worth_it(tree, entry) {
             return None;
         }
         let mut seen = self.walks.lock();
