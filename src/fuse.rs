@@ -5,8 +5,7 @@
 //!    open, and the kernel keeps cached pages from one open to the next. `opendir` is answered,
 //!    since a listing must stay as it was while its directory is read.
 //! 2. Requests have up to 1 MiB, and are read into one buffer for each thread.
-//! 3. What a reader who walks will read next is handed to the kernel unasked, where the user wants
-//!    that ([`push`]).
+//! 3. What a reader who walks will read next is handed to the kernel unasked ([`push`]).
 //! 4. Who reads past the page cache is read ahead for ([`stream`]).
 //! 5. A handler that panics answers EIO, and its thread goes on.
 

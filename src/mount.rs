@@ -109,7 +109,7 @@ pub fn serve(
     raise_open_files();
     let fuse = mount(point, options)?;
     let device = device(point);
-    let guard = guard(options.fuse.contents, device.as_deref());
+    let guard = watched(options.fuse.contents, device.as_deref());
     let contents = if guard.is_some() { Contents::Pushed } else { Contents::Asked };
     let settings = fuse::Settings { contents, ..options.fuse };
     let served = fuse::Session::start(Arc::clone(&tree), fuse, settings)
@@ -266,7 +266,7 @@ fn device(point: &Path) -> Option<String> {
 
 /// Who ends the connection if this process is killed, where contents are to be pushed: without one,
 /// they must not be.
-fn guard(contents: Contents, device: Option<&str>) -> Option<Guard> {
+fn watched(contents: Contents, device: Option<&str>) -> Option<Guard> {
     let device = device.filter(|_| contents == Contents::Pushed)?;
     let guard = Guard::start(device);
     guard.inspect_err(|err| tracing::info!("contents are not pushed: no guard: {err}")).ok()

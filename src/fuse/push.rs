@@ -8,7 +8,7 @@
 //! 2. A file whose READ was seen is passed over. What is left is the moment between a READ and our
 //!    seeing it, which ends when it is answered.
 //! 3. The thread stops before the process ends. Where the process is killed in that moment, the
-//!    connection has to be aborted, which `mount` does for whoever comes next.
+//!    connection has to be aborted from outside: whoever lets contents be pushed sees to that.
 //! 4. A message reaches to the end of its file, or its last page would not count.
 
 use std::io::{self, IoSlice};

@@ -2,7 +2,7 @@
 //!
 //! A daemon that is killed while it hands contents to the kernel (`fuse::push`) may never end: its
 //! thread waits for a READ that nobody answers, and holds the connection open, so that the READ
-//! never fails. Nothing but aborting the connection from outside helps: its [`guard`](mod@super::guard)
+//! never fails. Nothing but aborting the connection from outside helps: its [`guard`](super::guard)
 //! does so at once, and `mount` and `umount` where that was killed, too.
 
 use std::fs::{self, File};

@@ -1,11 +1,11 @@
 //! A second process that ends the connection of a daemon that was killed.
 //!
 //! A daemon that is killed while it hands contents to the kernel (`fuse::push`) may never end (see
-//! [`connection`]): its last thread is out of reach, holds what the process had
-//! open, and so looks alive to all who wait for a pipe, a lock or a process. Its first thread does
-//! end, and the kernel tells that to the children which that thread started. So this program,
-//! started again, waits for that word, and aborts the connection by a file that it has open since:
-//! numbers of connections are used again.
+//! [`connection`]): its last thread is out of reach, holds what the process had open, and so looks
+//! alive to all who wait for a pipe, a lock or a process. Its first thread does end, and the kernel
+//! tells that to the children which that thread started. So this program, started again, waits for
+//! that word, and aborts the connection by a file that it has open since: numbers of connections are
+//! used again.
 
 use std::io::{self, Read, Write};
 use std::os::unix::process::CommandExt;
