@@ -39,8 +39,13 @@ impl Mounted {
     }
 
     pub(crate) fn with(store: &Path, options: &[&str]) -> Mounted {
+        Mounted::by(&mut command(store, options))
+    }
+
+    /// What `command`, which is still to be told where, mounts.
+    pub(crate) fn by(command: &mut Command) -> Mounted {
         let point = tempfile::tempdir().unwrap();
-        let daemon = start(store, point.path(), options);
+        let daemon = command.arg(point.path()).spawn().unwrap();
         let mounted = Mounted { point, daemon };
         wait_until("the mount", || is_mounted(mounted.path()));
         mounted
@@ -68,11 +73,17 @@ impl Drop for Mounted {
     }
 }
 
+/// A daemon that stays in the foreground, and is still to be told where to mount.
+pub(crate) fn command(store: &Path, options: &[&str]) -> Command {
+    let mut command = Command::new(STRATAFS);
+    command.args(["mount", "--foreground"]).args(options).arg(store);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
 /// Starts a daemon that stays in the foreground.
 pub(crate) fn start(store: &Path, point: &Path, options: &[&str]) -> Child {
-    let mut command = Command::new(STRATAFS);
-    command.args(["mount", "--foreground"]).args(options).arg(store).arg(point);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    command(store, options).arg(point).spawn().unwrap()
 }
 
 /// Takes away whatever is mounted at `point`.

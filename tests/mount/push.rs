@@ -17,7 +17,7 @@ use rustix::fs::Advice;
 use rustix::mount::MountFlags;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
-use crate::mounted::{Mounted, STRATAFS, can_mount, give_back, is_mounted, run, start, wait_until};
+use crate::mounted::{Mounted, can_mount, command, give_back, is_mounted, run, start, wait_until};
 use crate::stores::handmade::{CREATED, DataRoot};
 use crate::stores::sample::{noise, write};
 
@@ -132,22 +132,40 @@ fn unmounting_while_contents_are_pushed_ends_everybody() {
     }
 }
 
-/// A daemon that tells what it pushes in the file `log`.
-fn talkative(store: &Path, point: &Path, log: &Path) -> std::process::Child {
-    let mut command = Command::new(STRATAFS);
-    command.args(["mount", "--foreground"]).arg(store).arg(point);
-    command.env("RUST_LOG", "stratafs::fuse=debug").stdin(Stdio::null()).stdout(Stdio::null());
-    command.stderr(File::create(log).unwrap()).spawn().unwrap()
+/// A mount whose daemon tells what it pushes.
+struct Talkative {
+    mounted: Mounted,
+    rootfs: PathBuf,
+    log: tempfile::NamedTempFile,
 }
 
-fn pushes(log: &Path) -> usize {
-    fs::read_to_string(log).unwrap().matches(": pushed ").count()
-}
+impl Talkative {
+    fn new(store: &Path) -> Talkative {
+        let log = tempfile::NamedTempFile::new().unwrap();
+        let mut command = command(store, &[]);
+        command.env("RUST_LOG", "stratafs::fuse=debug").stderr(log.reopen().unwrap());
+        let mounted = Mounted::by(&mut command);
+        let rootfs = mounted.at("images/many:1/rootfs");
+        Talkative { mounted, rootfs, log }
+    }
 
-fn is_cached(path: &Path) -> bool {
-    let options = ["--noheadings", "--bytes", "--output", "RES"];
-    let output = Command::new("fincore").args(options).arg(path).output().unwrap();
-    String::from_utf8(output.stdout).unwrap().trim() != "0"
+    /// How often it pushed.
+    fn pushes(&self) -> usize {
+        fs::read_to_string(self.log.path()).unwrap().matches(": pushed ").count()
+    }
+
+    fn is_cached(&self, number: u32) -> bool {
+        let options = ["--noheadings", "--bytes", "--output", "RES"];
+        let path = self.rootfs.join(name(number));
+        let output = Command::new("fincore").args(options).arg(path).output().unwrap();
+        String::from_utf8(output.stdout).unwrap().trim() != "0"
+    }
+
+    /// Unmounts, and sees how the daemon ends.
+    fn end(mut self) {
+        give_back(self.mounted.path());
+        assert!(self.mounted.daemon().wait().unwrap().success());
+    }
 }
 
 fn is_small(number: u32) -> bool {
@@ -161,32 +179,24 @@ fn who_reads_two_files_in_order_is_given_the_rest_and_who_only_looks_is_given_no
     }
     let _looked_at = CACHES.lock().unwrap_or_else(PoisonError::into_inner);
     let (dir, _root) = many();
-    let place = tempfile::tempdir().unwrap();
-    let (point, log) = (place.path().join("point"), place.path().join("log"));
-    fs::create_dir(&point).unwrap();
-    let mut daemon = talkative(dir.path(), &point, &log);
-    wait_until("the mount", || is_mounted(&point));
-    let rootfs = point.join("images/many:1/rootfs");
-    let pushes = || pushes(&log);
-    let cached = |number: u32| is_cached(&rootfs.join(name(number)));
+    let talkative = Talkative::new(dir.path());
+    let rootfs = &talkative.rootfs;
 
-    let found = Command::new("find").arg(&point).arg("-ls").output().unwrap();
+    let found = Command::new("find").arg(talkative.mounted.path()).arg("-ls").output().unwrap();
     assert!(found.status.success());
-    walk(&rootfs, (0..DIRECTORIES).map(|number| number * FILES)).unwrap(); // one in each
-    walk(&rootfs, [7, 2].into_iter()).unwrap(); // not in order
-    assert_eq!(pushes(), 0);
-    assert!(!cached(FILES + 3));
+    walk(rootfs, (0..DIRECTORIES).map(|number| number * FILES)).unwrap(); // one in each
+    walk(rootfs, [7, 2].into_iter()).unwrap(); // not in order
+    assert_eq!(talkative.pushes(), 0);
+    assert!(!talkative.is_cached(FILES + 3));
 
-    walk(&rootfs, [FILES + 1, FILES + 2].into_iter()).unwrap();
-    wait_until("the rest", || pushes() == 1);
+    walk(rootfs, [FILES + 1, FILES + 2].into_iter()).unwrap();
+    wait_until("the rest", || talkative.pushes() == 1);
     for number in FILES + 3..2 * FILES {
-        assert_eq!(cached(number), is_small(number), "{}", name(number));
+        assert_eq!(talkative.is_cached(number), is_small(number), "{}", name(number));
     }
-    assert!(!cached(2 * FILES + 2), "another directory");
-    walk(&rootfs, FILES..2 * FILES).unwrap();
-
-    give_back(&point);
-    assert!(daemon.wait().unwrap().success());
+    assert!(!talkative.is_cached(2 * FILES + 2), "another directory");
+    walk(rootfs, FILES..2 * FILES).unwrap();
+    talkative.end();
 }
 
 #[test]
@@ -196,31 +206,25 @@ fn who_has_read_in_two_directories_is_given_all_of_the_next_and_who_lists_alone_
     }
     let _looked_at = CACHES.lock().unwrap_or_else(PoisonError::into_inner);
     let (dir, _root) = many();
-    let place = tempfile::tempdir().unwrap();
-    let (point, log) = (place.path().join("point"), place.path().join("log"));
-    fs::create_dir(&point).unwrap();
-    let mut daemon = talkative(dir.path(), &point, &log);
-    wait_until("the mount", || is_mounted(&point));
-    let rootfs = point.join("images/many:1/rootfs");
+    let talkative = Talkative::new(dir.path());
+    let rootfs = &talkative.rootfs;
     let list = |number: u32| fs::read_dir(rootfs.join(format!("d{number:02}"))).unwrap().count();
 
     for number in 0..2 {
         assert_eq!(list(number), FILES as usize);
-        walk(&rootfs, number * FILES + 1..number * FILES + 3).unwrap();
-        wait_until("the rest", || pushes(&log) == number as usize + 1);
+        walk(rootfs, number * FILES + 1..number * FILES + 3).unwrap();
+        wait_until("the rest", || talkative.pushes() == number as usize + 1);
     }
     let found = Command::new("find").arg(rootfs.join("d02")).arg("-ls").output().unwrap();
     assert!(found.status.success(), "another process");
     assert_eq!(list(3), FILES as usize);
-    wait_until("all of it", || pushes(&log) == 3);
+    wait_until("all of it", || talkative.pushes() == 3);
     for number in 2 * FILES..4 * FILES {
         let is_given = number >= 3 * FILES && is_small(number);
-        assert_eq!(is_cached(&rootfs.join(name(number))), is_given, "{}", name(number));
+        assert_eq!(talkative.is_cached(number), is_given, "{}", name(number));
     }
-    walk(&rootfs, 2 * FILES..4 * FILES).unwrap();
-
-    give_back(&point);
-    assert!(daemon.wait().unwrap().success());
+    walk(rootfs, 2 * FILES..4 * FILES).unwrap();
+    talkative.end();
 }
 
 /// Ends the readers when the test does.
@@ -242,11 +246,10 @@ fn a_daemon_that_is_killed_while_it_pushes_leaves_nobody_hanging() {
         return;
     }
     let (dir, _root) = many();
-    let place = tempfile::tempdir().unwrap();
     for round in 0..24 {
-        let mut daemon = start(dir.path(), place.path(), &[]);
-        wait_until("the mount", || is_mounted(place.path()));
-        let rootfs = place.path().join("images/many:1/rootfs");
+        let mut mounted = Mounted::new(dir.path());
+        let point = mounted.path().to_owned();
+        let rootfs = mounted.at("images/many:1/rootfs");
         let reader = |_| {
             let mut find = Command::new("find");
             find.arg(&rootfs).args(["-type", "f", "-exec", "cat", "{}", "+"]);
@@ -254,9 +257,9 @@ fn a_daemon_that_is_killed_while_it_pushes_leaves_nobody_hanging() {
         };
         let mut readers = Readers((0..3).map(reader).collect());
         thread::sleep(Duration::from_millis(20 + round * 5));
-        daemon.kill().unwrap();
+        mounted.daemon().kill().unwrap();
         let umount = |options: &[&str]| {
-            let arguments = [&["umount"], options, &[place.path().to_str().unwrap()]].concat();
+            let arguments = [&["umount"], options, &[point.to_str().unwrap()]].concat();
             let umounted = run(&arguments.iter().map(AsRef::as_ref).collect::<Vec<_>>());
             assert_eq!(umounted.status.code(), Some(0), "{umounted:?}");
         };
@@ -264,7 +267,7 @@ fn a_daemon_that_is_killed_while_it_pushes_leaves_nobody_hanging() {
         if is_at_once {
             umount(&["--lazy"]);
         }
-        wait_until("the end of the daemon", || daemon.try_wait().unwrap().is_some());
+        wait_until("the end of the daemon", || mounted.daemon().try_wait().unwrap().is_some());
         for reader in &mut readers.0 {
             wait_until("the end of a reader", || reader.try_wait().unwrap().is_some());
         }

@@ -102,6 +102,20 @@ impl Cached {
         command.arg("cat").arg("-s").arg(self.store()).arg("--cache").arg(cache).arg(self.path);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
+
+    /// Four processes read at once, with nothing kept at first and then with `count` files.
+    pub(crate) fn read_by_four(&self, count: usize) {
+        for round in ["cold", "warm"] {
+            let running: Vec<_> = (0..4).map(|_| self.cat(self.cache().as_os_str())).collect();
+            for child in running {
+                let output = child.wait_with_output().unwrap();
+                assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+                assert!(output.stdout == self.tar, "{round}");
+            }
+            assert_eq!(self.kept().len(), count, "{round}");
+            assert_eq!(fs::read_dir(self.cache().join("tmp")).unwrap().count(), 0, "{round}");
+        }
+    }
 }
 
 /// A number below `bound` that looks like chance.
