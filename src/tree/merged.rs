@@ -330,8 +330,7 @@ impl Tree {
             Some(entry) => Cow::Borrowed(entry),
             // What a listing left out as damaged is asked for again, so that the error is told.
             None => {
-                let dir = self.merged_dir(parent, tree, dir)?;
-                let found = tree.stack.lookup(&dir, name)?;
+                let found = self.looked_up(parent, tree, dir, name)?;
                 Cow::Owned(found.ok_or_else(|| Error::not_found(name))?)
             }
         };
@@ -363,11 +362,19 @@ impl Tree {
         let listed = self.current_listing(ino, tree);
         match listed.as_ref().and_then(|listed| listed.find(name)) {
             Some(entry) => Ok(Some(entry.clone())),
-            None => {
-                let dir = self.merged_dir(ino, tree, dir)?;
-                tree.stack.lookup(&dir, name)
-            }
+            None => self.looked_up(ino, tree, dir, name),
         }
+    }
+
+    /// The same, as the layers say now.
+    fn looked_up(
+        &self,
+        ino: u64,
+        tree: &MergedTree,
+        dir: &Entry,
+        name: &OsStr,
+    ) -> Result<Option<Entry>> {
+        tree.stack.lookup(&*self.merged_dir(ino, tree, dir)?, name)
     }
 
     /// What a merged directory holds, where memory still tells.
