@@ -13,19 +13,17 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
-use crate::archive::Flavour;
 use crate::backing::{FileKind, Seek, Time};
-use crate::cache::Cache;
 use crate::error::{Error, Result};
 use crate::metrics::{Kind, Metrics};
 use crate::overlay::Entry;
 use crate::overlay::changes::Changes;
 use crate::overlay::own::OwnEntry;
-use crate::recipe::{Changed, Verify};
 use crate::store::{LayerStore, Stamp};
 
 mod again;
 pub mod ahead;
+mod answers;
 mod archives;
 mod combined;
 mod containers;
@@ -42,6 +40,7 @@ mod memo;
 mod merged;
 mod names;
 mod node;
+mod options;
 mod own;
 mod places;
 mod pods;
@@ -58,7 +57,9 @@ mod walk;
 mod watch;
 mod weighed;
 
+pub use answers::{Attr, Child, Listing, Reader, Space};
 pub use names::Filter;
+pub use options::{Options, Symlinks};
 pub use snapshots::Keeping;
 pub use stats::{Process, Stats};
 pub use sums::Sum;
@@ -101,111 +102,6 @@ const EXACT: &str = "user.stratafs.exact";
 
 /// Largest value of an xattr, in bytes (Linux `XATTR_SIZE_MAX`).
 const XATTR_MAX: usize = 64 << 10;
-
-/// Attributes of a node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Attr {
-    /// Inode number, which names immutable content: what changes gets another number.
-    pub ino: u64,
-    /// What it is.
-    pub kind: FileKind,
-    /// Permission bits, with set-user-ID, set-group-ID and sticky.
-    pub permissions: u32,
-    /// Number of names.
-    pub nlink: u32,
-    /// Owner.
-    pub uid: u32,
-    /// Group.
-    pub gid: u32,
-    /// Size in bytes.
-    pub size: u64,
-    /// Blocks of 512 bytes that it takes.
-    pub blocks: u64,
-    /// Last change of the contents.
-    pub mtime: Time,
-    /// Last change of contents or attributes.
-    pub ctime: Time,
-    /// Major and minor number of a device node.
-    pub rdev: (u32, u32),
-    /// How long the kernel may keep the name and these attributes without asking again.
-    pub ttl: Duration,
-}
-
-/// One name of a directory, as `readdir` shows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Child {
-    /// The name.
-    pub name: OsString,
-    /// Its inode number.
-    pub ino: u64,
-    /// What it is.
-    pub kind: FileKind,
-    /// Whether its attributes come with the listing; those of the rest are worked out only when
-    /// they are asked for.
-    pub is_cheap: bool,
-}
-
-/// All names of a directory at one moment, in a fixed order, without `.` and `..`.
-#[derive(Debug)]
-pub struct Listing {
-    /// The names; position + 3 is the readdir cookie behind each (1 and 2 are `.` and `..`).
-    pub children: Vec<Child>,
-    /// Inode number of the directory above.
-    pub parent: u64,
-}
-
-/// Numbers for `statfs`, in bytes and inodes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Space {
-    /// Size of the file system that the store lies on.
-    pub total: u64,
-    /// Bytes of all layers, each once.
-    pub used: u64,
-    /// Inodes that the kernel knows of.
-    pub inodes: u64,
-}
-
-/// Who asks, as FUSE reports it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Reader {
-    /// User ID.
-    pub uid: u32,
-    /// Process ID, 0 where it is in no namespace of ours.
-    pub pid: u32,
-}
-
-/// Where symlinks of an image point.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Symlinks {
-    /// Where they say.
-    #[default]
-    Raw,
-    /// Where they would inside the image: never out of its `rootfs/`.
-    Rebase,
-}
-
-/// What the user asked for.
-#[derive(Debug, Clone, Default)]
-pub struct Options {
-    /// Which `save.tar` is shown, and how `export.tar` is written; `None`: as the engine of each
-    /// store does.
-    pub flavour: Option<Flavour>,
-    /// When bytes of layers are checked.
-    pub verify: Verify,
-    /// What stands in for bytes that are gone from a file of a container since its archive was
-    /// opened.
-    pub changed: Changed,
-    /// Where symlinks point.
-    pub symlinks: Symlinks,
-    /// The root of the file system that the stores' engines ran on; `None`: this host's.
-    pub host: Option<PathBuf>,
-    /// Which images and containers are shown.
-    pub filter: Filter,
-    /// What compressed layers inflate to.
-    pub cache: Arc<Cache>,
-    /// Owner of what is made up: the mounting user and group.
-    pub owner: (u32, u32),
-}
 
 /// The tree of one mount.
 #[derive(Debug)]
