@@ -2,19 +2,20 @@
 //!
 //! What the kernel is told about the connection, and why:
 //! 1. `open` answers ENOSYS, once: an inode number names immutable content, so there is nothing to
-//!    open, and the kernel keeps cached pages from one open to the next. `opendir` is answered,
-//!    since a listing must stay as it was while its directory is read.
+//!    open, and the kernel keeps cached pages from one open to the next. So does `opendir`: the
+//!    kernel keeps listings from then on, and those that may change are taken back ([`taking`]).
 //! 2. Requests have up to 1 MiB, and are read into one buffer for each thread.
 //! 3. What a reader who walks will read next is handed to the kernel unasked ([`push`]).
 //! 4. Who reads past the page cache is read ahead for ([`stream`]).
 //! 5. A handler that panics answers EIO, and its thread goes on.
 
 mod attr;
-mod open_dirs;
+mod listings;
 mod push;
 mod settings;
 mod stream;
 mod sums;
+mod taking;
 mod unbacked;
 
 use std::cell::RefCell;
@@ -37,7 +38,7 @@ use fuser::{
 };
 
 use crate::backing::Seek;
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::metrics::Request as Asked;
 use crate::tree::ahead::Walk;
 use crate::tree::{Attr, Reader, Sum, Tree};
@@ -45,10 +46,11 @@ use crate::tree::{Attr, Reader, Sum, Tree};
 pub use settings::{Archives, Audience, Contents, Settings, Xattrs};
 
 use attr::{file_attr, file_type, name_only};
-use open_dirs::{OpenDirs, entries};
+use listings::{Listings, Reading};
 use push::Pusher;
 use stream::Streams;
 use sums::Workers;
+use taking::Taking;
 use unbacked::Unbacked;
 
 /// Largest request, in bytes: larger ones gained nothing in any measurement.
@@ -103,16 +105,20 @@ impl Session {
                 Some(Pusher::start(Arc::clone(&tree), device)?)
             }
         };
+        let taking = Arc::new(Taking::default());
         let adapter = Adapter {
             pusher,
             sums: Workers::new(Arc::clone(&tree)),
             streams: Streams::new(Arc::clone(&tree)),
             tree,
             settings,
-            open_dirs: OpenDirs::default(),
+            listings: Listings::new(),
+            taking: Arc::clone(&taking),
             unbacked: Unbacked::default(),
         };
-        fuser::Session::from_fd(adapter, device, acl, config).map(Session)
+        let session = fuser::Session::from_fd(adapter, device, acl, config)?;
+        taking.start(session.notifier());
+        Ok(Session(session))
     }
 
     /// Serves until the file system is unmounted and no longer used.
@@ -150,7 +156,8 @@ struct Adapter {
     sums: Workers,
     streams: Streams,
     pusher: Option<Pusher>,
-    open_dirs: OpenDirs,
+    listings: Listings,
+    taking: Arc<Taking>,
     unbacked: Unbacked,
 }
 
@@ -182,6 +189,19 @@ impl Adapter {
         if let Err(err) = thread::Builder::new().name("snapshot".into()).spawn(run) {
             self.tree.report(&Error::io("thread", err));
         }
+    }
+
+    /// The listing of the directory `ino` to go on from the cookie `after`.
+    fn listing(&self, ino: u64, after: u64) -> Result<Reading> {
+        let is_immutable = self.tree.is_immutable(ino)?;
+        self.listings.read(ino, after, is_immutable, || self.tree.read_dir(ino))
+    }
+
+    /// Whoever reads the directory `ino` came to the end of its listing. Once he is told, the kernel
+    /// answers others by what it has.
+    fn end(&self, ino: u64, reading: &Reading) -> Result<()> {
+        self.listings.end(reading);
+        if self.tree.is_immutable(ino)? { Ok(()) } else { self.taking.take_back(ino) }
     }
 
     /// Hands contents to the kernel that somebody will read, where `walk` says so.
@@ -327,41 +347,35 @@ impl Filesystem for Adapter {
         });
     }
 
-    fn opendir(&self, _: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        self.guard(Asked::Opendir, ino, || match self.tree.is_immutable(ino.0) {
-            Ok(is_immutable) => {
-                let flags = if is_immutable {
-                    FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE
-                } else {
-                    FopenFlags::empty()
-                };
-                reply.opened(FileHandle(self.open_dirs.open()), flags);
-            }
-            Err(err) => reply.error(self.errno(&err)),
-        });
+    fn opendir(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        reply.error(Errno::ENOSYS); // see 1. above
     }
 
     fn readdir(
         &self,
         _: &Request,
         ino: INodeNo,
-        handle: FileHandle,
+        _: FileHandle,
         after: u64,
         mut reply: ReplyDirectory,
     ) {
         self.guard(Asked::Readdir, ino, || {
-            let read = || self.tree.read_dir(ino.0);
-            let listing = match self.open_dirs.listing(handle.0, after, read) {
-                Ok(listing) => listing,
+            let reading = match self.listing(ino.0, after) {
+                Ok(reading) => reading,
                 Err(err) => return reply.error(self.errno(&err)),
             };
-            for entry in entries(&listing, ino.0, after) {
+            let mut is_end = true;
+            for entry in reading.entries() {
+                is_end = false;
                 let kind = file_type(entry.kind);
                 if reply.add(INodeNo(entry.ino), entry.cookie, kind, entry.name) {
                     break;
                 }
             }
-            reply.ok();
+            match is_end.then(|| self.end(ino.0, &reading)) {
+                None | Some(Ok(())) => reply.ok(),
+                Some(Err(err)) => reply.error(self.errno(&err)),
+            }
         });
     }
 
@@ -369,20 +383,18 @@ impl Filesystem for Adapter {
         &self,
         request: &Request,
         ino: INodeNo,
-        handle: FileHandle,
+        _: FileHandle,
         after: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
         self.guard(Asked::Readdirplus, ino, || {
-            let read = || self.tree.read_dir(ino.0);
-            let listing = match self.open_dirs.listing(handle.0, after, read) {
-                Ok(listing) => listing,
+            let reading = match self.listing(ino.0, after) {
+                Ok(reading) => reading,
                 Err(err) => return reply.error(self.errno(&err)),
             };
             let mut is_end = true;
-            for entry in entries(&listing, ino.0, after) {
+            for entry in reading.entries() {
                 is_end = false;
-                let is_dot = entry.cookie <= 2; // the kernel counts no reference to `.` and `..`
                 let looked_up = match entry.is_cheap {
                     // Whoever looks at the name itself is told why, and then it is noted.
                     true => self.tree.lookup(ino.0, entry.name).ok(),
@@ -399,27 +411,17 @@ impl Filesystem for Adapter {
                     }
                     break;
                 }
-                if looked_up.is_none() && !is_dot {
+                // The kernel counts no reference to `.` and `..`.
+                if looked_up.is_none() && !entry.is_dot {
                     self.unbacked.add(entry.ino);
                 }
             }
             if is_end {
+                if let Err(err) = self.end(ino.0, &reading) {
+                    return reply.error(self.errno(&err));
+                }
                 self.push(|tree| tree.lists(ino.0, reader(request)));
             }
-            reply.ok();
-        });
-    }
-
-    fn releasedir(
-        &self,
-        _: &Request,
-        ino: INodeNo,
-        handle: FileHandle,
-        _: OpenFlags,
-        reply: ReplyEmpty,
-    ) {
-        self.guard(Asked::Releasedir, ino, || {
-            self.open_dirs.close(handle.0);
             reply.ok();
         });
     }

@@ -44,4 +44,5 @@ pub mod sum;
 pub mod tar;
 pub mod time;
 pub mod tree;
+mod weighed;
 pub mod windows;

@@ -36,7 +36,6 @@ pub enum Request {
     /// A snapshot.
     Mkdir,
     /// A listing is about to be read.
-    Opendir,
     /// Bytes.
     Read,
     /// Names.
@@ -46,7 +45,6 @@ pub enum Request {
     /// The target of a symlink.
     Readlink,
     /// A listing was read.
-    Releasedir,
     /// The end of a snapshot.
     Rmdir,
     /// What `df` shows.
@@ -64,12 +62,10 @@ impl Request {
         "lookup",
         "lseek",
         "mkdir",
-        "opendir",
         "read",
         "readdir",
         "readdirplus",
         "readlink",
-        "releasedir",
         "rmdir",
         "statfs",
     ];

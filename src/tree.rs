@@ -55,7 +55,6 @@ mod told;
 mod volumes;
 mod walk;
 mod watch;
-mod weighed;
 
 pub use answers::{Attr, Child, Listing, Reader, Space};
 pub use names::Filter;

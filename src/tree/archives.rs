@@ -8,7 +8,6 @@ use super::memo::Memo;
 use super::node::ArchiveNode;
 use super::saved::is_exact;
 use super::shelf::Shelf;
-use super::weighed::{Weigh, Weighed};
 use super::{Tree, XATTR_MAX, journal};
 use crate::archive::Flavour;
 use crate::archive::content::Content;
@@ -22,6 +21,7 @@ use crate::metrics::{Kind, Usage};
 use crate::overlay::Stack;
 use crate::recipe::{Recipe, Verify};
 use crate::store::{Layer, LayerDir};
+use crate::weighed::{Weigh, Weighed};
 
 /// Memory that recipes may take before the least recently used go, in bytes.
 const WEIGHT: usize = 256 << 20;

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::recent::Recent;
-use super::weighed::Weigh;
 use crate::metrics::Usage;
 use crate::overlay::own::{OwnEntry, What};
 use crate::overlay::{Entry, Place};
+use crate::weighed::Weigh;
 
 /// Memory that listings may take, in bytes: some 1,500 names, or one directory of any size.
 const BOUND: usize = 512 << 10;

@@ -22,7 +22,6 @@ use sha2::{Digest as _, Sha256};
 use super::archives::{Archive, Key, Made};
 use super::shelf::{Loaded, Shelf};
 use super::snapshots::Moment;
-use super::weighed::Weigh;
 use super::{CHECKED, Tree};
 use crate::archive::Flavour;
 use crate::archive::commit::{self, Commit};
@@ -38,6 +37,7 @@ use crate::store::{
     self, Container, Conventions, Image, LayerDir, Marks, Mount, MountSource, Stamp, State, Taking,
 };
 use crate::time::Timestamp;
+use crate::weighed::Weigh;
 
 /// The root of this host's file system.
 const HERE: &str = "/";

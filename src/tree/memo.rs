@@ -7,9 +7,9 @@ use std::fmt::Debug;
 use std::hash::Hash;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use super::weighed::{Weigh, Weighed};
 use crate::error::{Error, Result};
 use crate::metrics::Usage;
+use crate::weighed::{Weigh, Weighed};
 
 /// Answers, each worked out by the first who asks while the others wait for it.
 #[derive(Debug)]

@@ -3,8 +3,8 @@
 use std::hash::Hash;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::weighed::{Weigh, Weighed};
 use crate::metrics::Usage;
+use crate::weighed::{Weigh, Weighed};
 
 /// Values by key, the least recently used first to go.
 #[derive(Debug)]

@@ -10,7 +10,6 @@ use super::journal::Journal;
 use super::names::{Filter, Names};
 use super::recent::Recent;
 use super::watch::Watcher;
-use super::weighed::Weigh;
 use crate::archive::mtime_of;
 use crate::backing::Time;
 use crate::digest::{ContainerId, Digest, ImageId};
@@ -18,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::metrics::{Counter, Usage};
 use crate::oci::ImageConfig;
 use crate::store::{Container, Generation, Image, Layer, LayerStore};
+use crate::weighed::Weigh;
 
 /// Memory that parsed configs may take before the least recently used go, in bytes.
 const CONFIGS: usize = 24 << 20;

@@ -7,11 +7,11 @@ use std::mem::MaybeUninit;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use rustix::fs::{CWD, FileType, Mode, RawDir, XattrFlags};
+use rustix::fs::{CWD, FileType, Mode, RawDir, SeekFrom, XattrFlags};
 use stratafs::digest::Digest;
 
 use crate::mounted::{Mounted, can_mount, options_of};
@@ -337,6 +337,46 @@ fn what_changes_shows_through_the_kernel_within_a_second() {
     };
     assert!(!has_both(&before));
     shows("another archive", &|| has_both(&exported()));
+}
+
+#[test]
+fn a_listing_shows_what_is_new_however_many_read_it_at_once() {
+    let Some((mounted, mut sample)) = mounted_sample() else { return };
+    let images = mounted.at("images");
+    // How many names have been there for a second.
+    let due = AtomicUsize::new(0);
+    let is_over = AtomicBool::new(false);
+    let read_on = |buffer: usize, is_whole: bool| {
+        let mut buffer = vec![MaybeUninit::uninit(); buffer];
+        let dir = File::open(&images).unwrap();
+        while !is_over.load(Ordering::Relaxed) {
+            let due = due.load(Ordering::Relaxed);
+            rustix::fs::seek(&dir, SeekFrom::Start(0)).unwrap();
+            let mut entries = RawDir::new(&dir, &mut buffer);
+            let mut found = 0;
+            while let Some(entry) = entries.next() {
+                let name = entry.unwrap().file_name().to_str().unwrap().to_owned();
+                found += usize::from(name.starts_with("new-"));
+                if !is_whole && name.starts_with("new-") {
+                    break;
+                }
+            }
+            assert!(!is_whole || found >= due, "{found} of {due} names");
+        }
+    };
+    thread::scope(|scope| {
+        let read_on = &read_on;
+        for (buffer, is_whole) in [(300, true), (300, false), (4096, true), (1 << 16, true)] {
+            scope.spawn(move || read_on(buffer, is_whole));
+        }
+        for number in 1..=4 {
+            sample.root.tag(&format!("new-{number}:1"), &sample.untagged);
+            thread::sleep(FRESH);
+            due.store(number, Ordering::Relaxed);
+            thread::sleep(Duration::from_millis(200));
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
 }
 
 #[test]

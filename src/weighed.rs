@@ -6,46 +6,46 @@ use std::hash::Hash;
 use lru::LruCache;
 
 /// Something whose memory is counted.
-pub(super) trait Weigh {
+pub(crate) trait Weigh {
     /// Memory that it takes, in bytes, about.
     fn weight(&self) -> usize;
 }
 
 /// Values by key, as many as weigh no more than a bound together; the last one stays in any case.
 #[derive(Debug)]
-pub(super) struct Weighed<K: Hash + Eq, V> {
+pub(crate) struct Weighed<K: Hash + Eq, V> {
     values: LruCache<K, V>,
     weight: usize,
     bound: usize,
 }
 
 impl<K: Hash + Eq + Clone, V: Weigh + Clone> Weighed<K, V> {
-    pub(super) fn new(bound: usize) -> Weighed<K, V> {
+    pub(crate) fn new(bound: usize) -> Weighed<K, V> {
         Weighed { values: LruCache::unbounded(), weight: 0, bound }
     }
 
-    pub(super) fn get(&mut self, key: &K) -> Option<&V> {
+    pub(crate) fn get(&mut self, key: &K) -> Option<&V> {
         self.values.get(key)
     }
 
-    pub(super) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.values.clear();
         self.weight = 0;
     }
 
     /// All of them, the one that was used last first.
-    pub(super) fn all(&self) -> Vec<(K, V)> {
+    pub(crate) fn all(&self) -> Vec<(K, V)> {
         self.values.iter().map(|(key, value)| (key.clone(), value.clone())).collect()
     }
 
-    pub(super) fn remove(&mut self, key: &K) {
+    pub(crate) fn remove(&mut self, key: &K) {
         if let Some(old) = self.values.pop(key) {
             self.weight -= old.weight();
         }
     }
 
     /// Keeps `value`; how many others had to go.
-    pub(super) fn put(&mut self, key: K, value: V) -> u64 {
+    pub(crate) fn put(&mut self, key: K, value: V) -> u64 {
         self.weight += value.weight();
         if let Some((_, old)) = self.values.push(key, value) {
             self.weight -= old.weight();
