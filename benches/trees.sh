@@ -56,7 +56,8 @@ row 'within 1.3' rsync rsync-kernel 'first rsync -a' 'kernel overlay'
 row 'within 1.0' ls-noxattrs ls-kernel 'ls -lR, noxattrs' 'kernel overlay'
 row 'within 1.0' dry-noxattrs dry-kernel 'second rsync -an, noxattrs' 'kernel overlay'
 row 'within 1.0' du-noxattrs du-kernel 'du, noxattrs' 'kernel overlay'
-row 'faster 0.95' tar-submount tar-kernel-tree 'first tar, --kernel-rootfs' 'kernel overlay'
+row 'faster 0.95' tar-submount tar-kernel-fresh 'first tar, --kernel-rootfs' 'kernel overlay, just mounted'
+row none tar-submount tar-kernel-tree 'first tar, --kernel-rootfs' 'kernel overlay'
 row 'below 110 bytes' memory-walked - 'memory for a file that was walked' '-'
 
 do_grep() { need_tree; in_tree tree:1 1 "$GREP"; }
@@ -82,6 +83,17 @@ do_tar-submount() {
     knows mount --kernel-rootfs || { absent; return; }
     need_tree
     in_tree tree:1 1 "$TAR"
+}
+
+# The kernel knows the files, and not yet what the overlay makes of them: as with ours.
+do_tar-kernel-fresh() {
+    need_tree
+    need_merged tree:1
+    OVERLAID=
+    overlay "$(layers tree:1)"
+    cd "$RUN/overlay"
+    timed "$TAR"
+    cd "$OLDPWD"
 }
 
 do_memory-walked() {

@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 
 mod check;
 mod files;
+mod half;
 mod live;
 mod paged;
 mod run;
