@@ -9,7 +9,8 @@ row none export podman-export 'cat export.tar' 'podman export'
 row none diff-walk ratarmount-walk 'open a layer and read its files' 'ratarmount of its tar'
 row none diff-walk archivemount-walk 'open a layer and read its files' 'archivemount of its tar'
 
-PODMAN=(podman --root "$WORK/podman" --runroot "$RUN/podman" --storage-driver overlay --cgroup-manager cgroupfs)
+# Its database holds the paths of both.
+PODMAN=(podman --root "$WORK/podman" --runroot "$WORK/podman-run" --storage-driver overlay --cgroup-manager cgroupfs)
 
 need_podman() {
     need_plain
@@ -48,12 +49,25 @@ do_diff-walk() {
         (cd '$MOUNT/images/$IMAGE'/layers/00-*/diff && $WALK)"
     DAEMON=$(daemon)
 }
-# other_walk MOUNT-COMMAND: mounts the tar with another program, and reads all of it.
+# walk_by PROGRAM...: mounts the tar with another program, which stays in the foreground, and reads
+# all of it.
+walk_by() {
+    timeout -s KILL $PATIENCE "$@" -f "$WORK/layer.tar" "$RUN/other" >/dev/null 2>&1 &
+    until mountpoint -q "$RUN/other"; do
+        kill -0 $! 2>/dev/null || return 0
+        sleep 0.01
+    done
+    (cd "$RUN/other" && eval "$WALK") || true
+    umount -l "$RUN/other"
+}
+# A program that has not done it after so many seconds does not do it: archivemount 0.8 waits for
+# itself in the middle of the tree.
+PATIENCE=30
 other_walk() {
     need_layer_tar
     mkdir -p "$RUN/other"
-    timed "$1 '$WORK/layer.tar' '$RUN/other' && (cd '$RUN/other' && $WALK)"
-    umount "$RUN/other"
+    timed "walk_by $*"
+    [ $VALUE -lt ${PATIENCE}000000 ] || absent
 }
 do_ratarmount-walk() {
     need python3-venv
@@ -61,6 +75,6 @@ do_ratarmount-walk() {
         { python3 -m venv "$WORK/venv" && "$WORK/venv/bin/pip" install -q ratarmount; } || { absent; return; }
     need fuse3
     # Anew each time: its index is in memory.
-    other_walk "'$WORK/venv/bin/ratarmount' --index-file :memory:"
+    other_walk "'$WORK/venv/bin/ratarmount'" --index-file :memory:
 }
-do_archivemount-walk() { need archivemount; other_walk 'archivemount -o readonly'; }
+do_archivemount-walk() { need archivemount; other_walk archivemount -o readonly; }
