@@ -17,6 +17,11 @@ row 'below 150 ms' save-first-cold - 'first byte of save.tar, nothing cached' '-
 row none save-first-cold docker-save-first 'first byte of save.tar, nothing cached' 'docker save'
 row 'within 1.05' cp cp-plain 'cp save.tar to a disk' 'cp of a plain file'
 row 'within 1.05' cp-own cp-plain 'stratafs cp to a disk' 'cp of a plain file'
+row none save floor-save 'cat save.tar' 'FUSE alone'
+row none floor-save docker-save 'FUSE alone' 'docker save'
+row none floor-save layer-files 'FUSE alone' 'xargs cat of the layers'\'' files'
+row none floor-save docker-export 'FUSE alone' 'docker export'
+row none floor-cp cp-plain 'FUSE alone, cp to a disk' 'cp of a plain file'
 row 'below 0 bytes' save-space - 'temporary space of cat save.tar' '-'
 
 # ours FILE COMMAND: a command on a file of a fresh mount that was looked at before.
@@ -77,6 +82,20 @@ do_cp-own() {
     need_image
     to_disk timed "'$STRATAFS' -q cp -s docker:$DOCKER --cache '$CACHE' $SAVE '$WORK/copy.tar'"
 }
+# Zeros, as many as the archive has bytes.
+floor_ours() {
+    need_image
+    if [ -z "$SAVE_SIZE" ]; then
+        fresh "docker:$DOCKER"
+        SAVE_SIZE=$(stat -c %s "$MOUNT/$SAVE")
+    fi
+    floor "$SAVE_SIZE"
+    timed "$1"
+}
+SAVE_SIZE=
+do_floor-save() { floor_ours "cat $MOUNT/zeros >/dev/null"; }
+do_floor-cp() { to_disk floor_ours "cp $MOUNT/zeros '$WORK/copy.tar'"; }
+
 # What the daemon wrote anywhere while it was read.
 do_save-space() {
     do_save

@@ -155,21 +155,21 @@ need_large() {
 
 # --- stores that no engine would take the time to make ------------------------------------------
 
-hot() {
-    cargo bench --locked --bench hot --no-run 2>&1 | sed -n 's/.*Executable .*(\(.*\))$/\1/p'
+bench_program() {
+    cargo bench --locked --bench "$1" --no-run 2>&1 | sed -n 's/.*Executable .*(\(.*\))$/\1/p'
 }
 
 # Many images of four layers each.
 need_store() {
     once store || return 0
-    "$(hot)" store "$WORK/store" "$STORE_IMAGES" 4 "$STORE_FILES"
+    "$(bench_program hot)" store "$WORK/store" "$STORE_IMAGES" 4 "$STORE_FILES"
     made store
 }
 
 # need_wide FILES: an image of one layer of so many files.
 need_wide() {
     once "wide-$1" || return 0
-    "$(hot)" store "$WORK/wide-$1" 1 1 "$1"
+    "$(bench_program hot)" store "$WORK/wide-$1" 1 1 "$1"
     made "wide-$1"
 }
 

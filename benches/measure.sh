@@ -110,6 +110,17 @@ fresh() {
     DAEMON=$(daemon)
 }
 
+# floor SIZE [DIR]: mounts what FUSE takes alone, a file of so many zeros and the names of DIR.
+floor() {
+    unmount
+    FLOOR=${FLOOR:-$(bench_program floor)}
+    # No child of this shell, which waits for its last one.
+    DAEMON=$("$FLOOR" "$MOUNT" "$@" >/dev/null & echo $!)
+    until mountpoint -q "$MOUNT"; do sleep 0.01; done
+    echo 1024 >"/sys/class/bdi/$(mountpoint -d "$MOUNT")/read_ahead_kb"
+}
+FLOOR=
+
 unmount() {
     mountpoint -q "$MOUNT" || return 0
     "$STRATAFS" umount "$MOUNT" 2>/dev/null || umount -l "$MOUNT"

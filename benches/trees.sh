@@ -26,6 +26,15 @@ in_overlay() {
     cd "$OLDPWD"
 }
 
+# in_floor IMAGE COMMAND: a first one on the same names, where all answers are ready.
+in_floor() {
+    need_merged "$1"
+    floor 0 "$RUN/overlay"
+    cd "$MOUNT/tree"
+    timed "$2"
+    cd "$OLDPWD"
+}
+
 FIND='find . -ls >/dev/null'
 TAR='tar -cf - . 2>/dev/null | cat >/dev/null'
 GREP='grep -r no.such.words . >/dev/null 2>&1 || true'
@@ -38,11 +47,13 @@ both() {
     shift 3
     row "within $1" "find-1-$tree" "find-kernel-$tree" "first find -ls, $tree" 'kernel overlay'
     row "within $2" "find-2-$tree" "find-kernel-$tree" "second find -ls, $tree" 'kernel overlay'
+    row none "floor-find-1-$tree" "find-kernel-$tree" "FUSE alone, first find -ls, $tree" 'kernel overlay'
     row "within $3" "tar-1-$tree" "tar-kernel-$tree" "first tar, $tree" 'kernel overlay'
     row "within $4" "tar-2-$tree" "tar-kernel-$tree" "second tar, $tree" 'kernel overlay'
     eval "
         do_find-1-$tree() { $need; in_tree $image 1 \"\$FIND\"; }
         do_find-2-$tree() { $need; in_tree $image 2 \"\$FIND\"; }
+        do_floor-find-1-$tree() { $need; in_floor $image \"\$FIND\"; }
         do_find-kernel-$tree() { $need; in_overlay $image \"\$FIND\"; }
         do_tar-1-$tree() { $need; in_tree $image 1 \"\$TAR\"; }
         do_tar-2-$tree() { $need; in_tree $image 2 \"\$TAR\"; }
@@ -112,11 +123,23 @@ both system $IMAGE need_image 2.2 1.0 1.8 0.95
 group large
 row 'faster 0.75' large-cp large-cp-file 'cp of a 1 GB file of rootfs/ to a tmpfs' 'the file itself'
 row 'faster 0.92' large-sum large-sum-file 'sha256sum of it' 'the file itself'
+row none floor-large-cp large-cp-file 'FUSE alone, cp of it' 'the file itself'
+row none floor-large-sum large-sum-file 'FUSE alone, sha256sum' 'the file itself'
 row 'faster 0.95' large-cp-submount large-cp-file 'cp, --kernel-rootfs' 'the file itself'
 row 'faster 0.95' large-sum-submount large-sum-file 'sha256sum, --kernel-rootfs' 'the file itself'
 
-LARGE_CP='cp large /dev/shm/stratafs-bench.large; rm /dev/shm/stratafs-bench.large'
-LARGE_SUM='sha256sum large >/dev/null'
+LARGE_CP='cp [lz]* /dev/shm/stratafs-bench.large; rm /dev/shm/stratafs-bench.large' # large or zeros
+LARGE_SUM='sha256sum [lz]* >/dev/null'
+large_floor() {
+    need_large
+    warm_memory
+    floor $((LARGE_MB << 20))
+    cd "$MOUNT"
+    timed "$1"
+    cd "$OLDPWD"
+}
+do_floor-large-cp() { large_floor "$LARGE_CP"; }
+do_floor-large-sum() { large_floor "$LARGE_SUM"; }
 in_layer() {
     need_large
     cd "$DOCKER/overlay2/$(layers large:1)"
