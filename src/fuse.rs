@@ -218,12 +218,28 @@ impl Adapter {
     /// answers EIO.
     fn guard(&self, asked: Asked, ino: INodeNo, handler: impl FnOnce()) {
         let _timed = self.tree.metrics().time(asked);
+        self.caught(asked, ino, handler);
+    }
+
+    /// Runs something on behalf of a request. If it panics, that is noted, and the thread goes on.
+    fn caught(&self, asked: Asked, ino: INodeNo, work: impl FnOnce()) {
         let request = asked.name();
         let _span = tracing::trace_span!("request", request, ino = ino.0).entered();
-        if catch_unwind(AssertUnwindSafe(handler)).is_err() {
+        if catch_unwind(AssertUnwindSafe(work)).is_err() {
             let bug = io::Error::other("a defect in stratafs: the request handler panicked");
             self.tree.report(&Error::io(request, bug));
         }
+    }
+
+    /// Lists the directory that `reader`, who came to the end of `ino`, will list next, while he
+    /// looks at what he has.
+    fn list_ahead(&self, ino: INodeNo, reader: Reader) {
+        self.caught(Asked::Readdirplus, ino, || {
+            if let Some(next) = self.tree.next_dir(ino.0, reader) {
+                // Whoever lists it himself is told what is wrong with it.
+                let _kept = self.listing(next, 0);
+            }
+        });
     }
 }
 
@@ -387,12 +403,14 @@ impl Filesystem for Adapter {
         after: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
+        let reader = reader(request);
+        let mut is_end = false;
         self.guard(Asked::Readdirplus, ino, || {
             let reading = match self.listing(ino.0, after) {
                 Ok(reading) => reading,
                 Err(err) => return reply.error(self.errno(&err)),
             };
-            let mut is_end = true;
+            is_end = true;
             for entry in reading.entries() {
                 is_end = false;
                 let looked_up = match entry.is_cheap {
@@ -420,10 +438,13 @@ impl Filesystem for Adapter {
                 if let Err(err) = self.end(ino.0, &reading) {
                     return reply.error(self.errno(&err));
                 }
-                self.push(|tree| tree.lists(ino.0, reader(request)));
+                self.push(|tree| tree.lists(ino.0, reader));
             }
             reply.ok();
         });
+        if is_end {
+            self.list_ahead(ino, reader);
+        }
     }
 
     fn statfs(&self, _: &Request, ino: INodeNo, reply: ReplyStatfs) {

@@ -27,6 +27,7 @@ mod answers;
 mod archives;
 mod combined;
 mod containers;
+mod descent;
 mod directories;
 mod identity;
 mod images;
@@ -66,6 +67,7 @@ pub use walk::{Follow, Found};
 
 use ahead::Walks;
 use archives::{Archives, Key};
+use descent::Descents;
 use directories::DirectoryCache;
 use inodes::{Held, Inodes};
 use journal::Journal;
@@ -117,6 +119,7 @@ pub struct Tree {
     merged_dirs: DirectoryCache<Entry>,
     own_dirs: DirectoryCache<OwnEntry>,
     walks: Walks,
+    descents: Descents,
     sums: Sums,
     errors: Arc<Journal>,
     events: Journal,
@@ -140,6 +143,7 @@ impl Tree {
             merged_dirs: DirectoryCache::default(),
             own_dirs: DirectoryCache::default(),
             walks: Walks::default(),
+            descents: Descents::default(),
             sums: Sums::default(),
             events: Journal::default(),
             metrics: Metrics::default(),

@@ -9,7 +9,7 @@ use std::path::Path;
 use rustix::fs::XattrFlags;
 use rustix::io::Errno;
 use stratafs::backing::FileKind;
-use stratafs::tree::{Attr, Sum};
+use stratafs::tree::{Attr, Reader, Sum};
 
 use crate::stores::handmade::{CREATED, CREATED_SECS, DataRoot, Layer, set_mtime, whiteout};
 use crate::stores::sample::{noise, write};
@@ -181,4 +181,47 @@ fn a_file_of_a_layer_that_is_not_what_it_was_is_an_error() {
     for path in ["/d09/f10", "/d09/f11", "/d01/f03", "/links/five"] {
         assert_eq!(view.read_node(&known[path]).unwrap_err().errno(), Errno::STALE, "{path}");
     }
+}
+
+/// Lists directories of `app:1` as they are told, and what is expected after each.
+fn expected_after(view: &View, reader: Reader, paths: &[&str]) -> Vec<Option<u64>> {
+    let list = |path: &&str| {
+        let dir = view.attr(&format!("images/app:1/{path}")).unwrap();
+        for child in &view.tree.read_dir(dir.ino).unwrap().children {
+            view.tree.lookup(dir.ino, &child.name).unwrap();
+        }
+        view.tree.next_dir(dir.ino, reader)
+    };
+    paths.iter().map(list).collect()
+}
+
+#[test]
+fn who_goes_through_a_tree_is_expected_in_the_next_directory() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let mut root = DataRoot::create(dir.path());
+    let layer = root.layer(None, |dir| {
+        for name in ["a/b/c/file", "a/b/file", "a/d/file", "e/file", "f/g/h/file", "i"] {
+            write(dir, name, b"x");
+        }
+    });
+    let image = root.image(&[&layer], CREATED);
+    root.tag("app:1", &image);
+    let view = View::of(dir.path());
+    let in_order = ["", "/a", "/a/b", "/a/b/c", "/a/d", "/e", "/f", "/f/g", "/f/g/h"];
+    let in_order = in_order.map(|path| format!("rootfs{path}"));
+    let in_order: Vec<_> = in_order.iter().map(String::as_str).collect();
+    let numbers: Vec<_> = in_order
+        .iter()
+        .map(|path| Some(view.attr(&format!("images/app:1/{path}")).unwrap().ino))
+        .collect();
+    let walker = Reader { uid: 0, pid: 4711 };
+    let expected = expected_after(&view, walker, &in_order);
+    assert_eq!(expected[..2], [None, None], "too early to tell");
+    assert_eq!(expected[2..8], numbers[3..9]);
+    assert_eq!(expected[8], None, "the last one");
+
+    let here_and_there = ["rootfs", "rootfs/e", "rootfs/a/d", "rootfs/f/g", "rootfs/a/b"];
+    let looker = Reader { uid: 0, pid: 4712 };
+    assert_eq!(expected_after(&view, looker, &here_and_there), [None; 5]);
+    assert_eq!(expected_after(&view, looker, &["layers", "formats"]), [None; 2]);
 }
