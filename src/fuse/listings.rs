@@ -5,7 +5,7 @@
 
 use std::ffi::OsStr;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::backing::FileKind;
 use crate::tree::Listing;
@@ -21,8 +21,20 @@ const POSITION: u32 = 32;
 #[derive(Debug)]
 pub(super) struct Listings {
     last: AtomicU32,
-    under_way: Mutex<Weighed<(u64, Turn), Arc<Listing>>>,
+    state: Mutex<State>,
+    /// Somebody is done with a directory that can't change.
+    done: Condvar,
 }
+
+#[derive(Debug)]
+struct State {
+    kept: Weighed<(u64, Turn), Arc<Listing>>,
+    /// Directories that can't change and are being listed, by inode number.
+    under_way: Vec<u64>,
+}
+
+/// That a directory is being listed.
+struct UnderWay<'a>(&'a Listings, u64);
 
 /// Number of a reading of a directory that may change; 0 for all of one that can't.
 type Turn = u32;
@@ -56,11 +68,13 @@ pub(super) struct DirEntry<'a> {
 
 impl Listings {
     pub(super) fn new() -> Listings {
-        Listings { last: AtomicU32::new(0), under_way: Mutex::new(Weighed::new(BOUND)) }
+        let state = State { kept: Weighed::new(BOUND), under_way: Vec::new() };
+        Listings { last: AtomicU32::new(0), state: Mutex::new(state), done: Condvar::new() }
     }
 
     /// The listing of `ino` to go on from the cookie `after`: that of the same turn. At the start,
-    /// or where it had to go meanwhile, it is read anew.
+    /// or where it had to go meanwhile, it is read anew; that of a directory that can't change by
+    /// one at a time, and the others wait for it.
     ///
     /// # Errors
     /// What `read` fails with.
@@ -77,19 +91,31 @@ impl Listings {
             0 => 0, // at the start, whatever stands above
             _ => (after >> POSITION) as Turn,
         };
-        if let Some(listing) = self.lock().get(&(ino, turn)).cloned() {
-            return Ok(Reading { ino, turn, position, listing });
+        let mut state = self.lock();
+        loop {
+            if let Some(listing) = state.kept.get(&(ino, turn)).cloned() {
+                return Ok(Reading { ino, turn, position, listing });
+            }
+            if !is_immutable || !state.under_way.contains(&ino) {
+                break;
+            }
+            state = self.done.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+        let _under_way = is_immutable.then(|| {
+            state.under_way.push(ino);
+            UnderWay(self, ino)
+        });
+        drop(state);
         let listing = read()?;
         let turn = if is_immutable || turn > 0 { turn } else { self.next() };
-        self.lock().put((ino, turn), Arc::clone(&listing));
+        self.lock().kept.put((ino, turn), Arc::clone(&listing));
         Ok(Reading { ino, turn, position, listing })
     }
 
     /// Drops what somebody came to the end of, if it can be had again.
     pub(super) fn end(&self, reading: &Reading) {
         if reading.turn == 0 {
-            self.lock().remove(&(reading.ino, 0));
+            self.lock().kept.remove(&(reading.ino, 0));
         }
     }
 
@@ -99,8 +125,15 @@ impl Listings {
         last % (Turn::MAX >> 1) + 1
     }
 
-    fn lock(&self) -> MutexGuard<'_, Weighed<(u64, Turn), Arc<Listing>>> {
-        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.lock().under_way.retain(|&ino| ino != self.1);
+        self.0.done.notify_all();
     }
 }
 
@@ -142,6 +175,9 @@ impl Weigh for Arc<Listing> {
 
 #[cfg(test)]
 mod tests {
+    use std::thread;
+    use std::time::Duration;
+
     use super::*;
     use crate::tree::Child;
 
@@ -222,13 +258,37 @@ mod tests {
     }
 
     #[test]
+    fn of_many_who_read_a_directory_at_once_one_lists_it() {
+        let listings = Listings::new();
+        let (listed, failed) = (AtomicU32::new(0), AtomicU32::new(0));
+        let slowly = || {
+            thread::sleep(Duration::from_millis(20));
+            match listed.fetch_add(1, Ordering::Relaxed) {
+                0 => Err(()), // only he who listed it is told
+                _ => Ok(listing(&["a"])),
+            }
+        };
+        thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| match listings.read(INO, 0, true, slowly) {
+                    Ok(reading) => assert_eq!(reading.entries().count(), 3),
+                    Err(()) => drop(failed.fetch_add(1, Ordering::Relaxed)),
+                });
+            }
+        });
+        assert_eq!((listed.into_inner(), failed.into_inner()), (2, 1));
+        assert!(listings.lock().under_way.is_empty());
+    }
+
+    #[test]
     fn listings_that_nobody_ended_are_bounded() {
         let listings = Listings::new();
         let names = ["a name of some length that is repeated"; 1000];
         for _ in 0..1000 {
             behind(&listings, 0, false, &names);
         }
-        let kept: usize = listings.lock().all().iter().map(|(_, listing)| listing.weight()).sum();
+        let kept: usize =
+            listings.lock().kept.all().iter().map(|(_, listing)| listing.weight()).sum();
         assert!((BOUND / 2..=BOUND).contains(&kept), "{kept}");
     }
 }
