@@ -23,7 +23,7 @@ const LAYERS: [&[&str]; 19] = [
     &["snapshot"],
     &["time"],
     &["backing"],
-    &["digest", "error", "metrics"],
+    &["digest", "error", "metrics", "weighed"],
 ];
 
 /// A file of the sources, without its comments.
