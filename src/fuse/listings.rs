@@ -112,11 +112,9 @@ impl Listings {
         Ok(Reading { ino, turn, position, listing })
     }
 
-    /// Drops what somebody came to the end of, if it can be had again.
+    /// Drops what somebody came to the end of. Should he go back, it is read anew.
     pub(super) fn end(&self, reading: &Reading) {
-        if reading.turn == 0 {
-            self.lock().kept.remove(&(reading.ino, 0));
-        }
+        self.lock().kept.remove(&(reading.ino, reading.turn));
     }
 
     /// A turn that is not 0, and was not given out for long.
@@ -245,15 +243,15 @@ mod tests {
     }
 
     #[test]
-    fn what_can_be_had_again_is_not_kept() {
+    fn what_was_read_to_its_end_is_not_kept() {
         let listings = Listings::new();
         for is_immutable in [true, false] {
             let read = || Ok::<_, ()>(listing(&["a"]));
             let reading = listings.read(INO, 0, is_immutable, read).unwrap();
             let cookie = reading.entries().last().unwrap().cookie;
             listings.end(&reading);
-            let again = listings.read(INO, cookie, is_immutable, || Err(()));
-            assert_eq!(again.is_ok(), !is_immutable);
+            assert!(listings.read(INO, cookie, is_immutable, || Err(())).is_err());
+            assert!(listings.lock().kept.all().is_empty());
         }
     }
 

@@ -1,6 +1,5 @@
 //! What has passed of files that are half read, and what is being read of them now.
 
-use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -8,7 +7,7 @@ use lru::LruCache;
 
 /// How many files may be half read at once before the oldest is forgotten (it is then read
 /// through at its end instead).
-const FILES: NonZeroUsize = NonZeroUsize::MIN.saturating_add(255);
+const FILES: usize = 256;
 
 /// Files that are half read, by their index.
 #[derive(Debug)]
@@ -20,6 +19,7 @@ pub(super) struct HalfRead {
 
 #[derive(Debug)]
 struct State {
+    /// At most [`FILES`]; a bound of its own would take the memory for all of them at once.
     files: LruCache<u32, Half>,
     under_way: Vec<(u32, Range<u64>)>,
 }
@@ -62,7 +62,7 @@ struct Part {
 
 impl HalfRead {
     pub(super) fn new() -> HalfRead {
-        let state = State { files: LruCache::new(FILES), under_way: Vec::new() };
+        let state = State { files: LruCache::unbounded(), under_way: Vec::new() };
         HalfRead { state: Mutex::new(state), changed: Condvar::new() }
     }
 
@@ -96,6 +96,9 @@ impl Reading<'_> {
         let Range { start, end } = self.range;
         let mut state = self.all.lock();
         state.leave(self.index, &self.range);
+        if state.files.len() == FILES && !state.files.contains(&self.index) {
+            state.files.pop_lru();
+        }
         let half = state.files.get_or_insert_mut(self.index, Half::default);
         if half.stamp != stamp {
             *half = Half { stamp, parts: Vec::new() };

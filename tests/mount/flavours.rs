@@ -20,8 +20,8 @@ use crate::stores::windows::canonical;
 const IMAGES: usize = 3;
 
 /// What directories of the cache, outlines, and times of links that were read, may take, in bytes: less than
-/// any store's archives.
-const METADATA: u64 = 96 << 10;
+/// any store's archives, and more where somebody else syncs the disk meanwhile.
+const METADATA: u64 = 256 << 10;
 
 /// Numbers that look random.
 struct Noise(u64);
