@@ -172,8 +172,10 @@ fn every_flavour_of_every_store_reads_the_same_anywhere_and_costs_no_disk() {
     let all: BTreeSet<String> = Flavour::ALL.iter().map(ToString::to_string).collect();
     let mut noise = Noise(1);
     for (source, is_packed) in sources {
-        // In memory: on a disk, a directory is written again at each sync while files come to it.
-        let cache = tempfile::tempdir_in("/dev/shm").unwrap();
+        // A small one in memory: on a disk, a directory is written again at each sync while files
+        // come to it.
+        let place = if is_packed { env!("CARGO_TARGET_TMPDIR") } else { "/dev/shm" };
+        let cache = tempfile::tempdir_in(place).unwrap();
         let options = ["--cache", cache.path().to_str().unwrap()];
         let mut one = Mounted::with(Path::new(&source), &options);
         let mut other = Mounted::with(Path::new(&source), &options);
