@@ -201,7 +201,7 @@ impl Adapter {
     /// answers others by what it has.
     fn end(&self, ino: u64, reading: &Reading) -> Result<()> {
         self.listings.end(reading);
-        if self.tree.is_immutable(ino)? { Ok(()) } else { self.taking.take_back(ino) }
+        if reading.is_changing() { self.taking.take_back(ino) } else { Ok(()) }
     }
 
     /// Hands contents to the kernel that somebody will read, where `walk` says so.

@@ -136,6 +136,11 @@ impl Drop for UnderWay<'_> {
 }
 
 impl Reading {
+    /// Whether the directory may change.
+    pub(super) fn is_changing(&self) -> bool {
+        self.turn > 0
+    }
+
     /// The entries that follow: `.`, `..`, then the children. None behind a position that was never
     /// given out.
     pub(super) fn entries(&self) -> impl Iterator<Item = DirEntry<'_>> {

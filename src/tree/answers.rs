@@ -51,7 +51,7 @@ pub struct Child {
 /// All names of a directory at one moment, in a fixed order, without `.` and `..`.
 #[derive(Debug)]
 pub struct Listing {
-    /// The names; position + 3 is the readdir cookie behind each (1 and 2 are `.` and `..`).
+    /// The names; position + 3 is the place in readdir behind each (1 and 2 are `.` and `..`).
     pub children: Vec<Child>,
     /// Inode number of the directory above.
     pub parent: u64,
