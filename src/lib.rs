@@ -32,6 +32,7 @@ pub mod error;
 pub mod fuse;
 pub mod inflate;
 pub mod json;
+mod memo;
 pub mod metrics;
 pub mod mount;
 pub mod oci;

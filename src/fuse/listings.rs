@@ -4,12 +4,14 @@
 //! position they name the turn, of which every reading of a directory that may change gets its own.
 
 use std::ffi::OsStr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::backing::FileKind;
+use crate::error::Result;
+use crate::memo::Memo;
 use crate::tree::Listing;
-use crate::weighed::{Weigh, Weighed};
+use crate::weighed::Weigh;
 
 /// Memory that listings may take before the least recently used go, in bytes.
 const BOUND: usize = 16 << 20;
@@ -21,20 +23,8 @@ const POSITION: u32 = 32;
 #[derive(Debug)]
 pub(super) struct Listings {
     last: AtomicU32,
-    state: Mutex<State>,
-    /// Somebody is done with a directory that can't change.
-    done: Condvar,
+    under_way: Memo<(u64, Turn), Arc<Listing>>,
 }
-
-#[derive(Debug)]
-struct State {
-    kept: Weighed<(u64, Turn), Arc<Listing>>,
-    /// Directories that can't change and are being listed, by inode number.
-    under_way: Vec<u64>,
-}
-
-/// That a directory is being listed.
-struct UnderWay<'a>(&'a Listings, u64);
 
 /// Number of a reading of a directory that may change; 0 for all of one that can't.
 type Turn = u32;
@@ -68,8 +58,7 @@ pub(super) struct DirEntry<'a> {
 
 impl Listings {
     pub(super) fn new() -> Listings {
-        let state = State { kept: Weighed::new(BOUND), under_way: Vec::new() };
-        Listings { last: AtomicU32::new(0), state: Mutex::new(state), done: Condvar::new() }
+        Listings { last: AtomicU32::new(0), under_way: Memo::new(BOUND) }
     }
 
     /// The listing of `ino` to go on from the cookie `after`: that of the same turn. At the start,
@@ -78,60 +67,35 @@ impl Listings {
     ///
     /// # Errors
     /// What `read` fails with.
-    pub(super) fn read<E>(
+    pub(super) fn read(
         &self,
         ino: u64,
         after: u64,
         is_immutable: bool,
-        read: impl FnOnce() -> Result<Arc<Listing>, E>,
-    ) -> Result<Reading, E> {
+        read: impl FnOnce() -> Result<Arc<Listing>>,
+    ) -> Result<Reading> {
         let position = after & ((1 << POSITION) - 1);
-        let turn = match position {
-            _ if is_immutable => 0,
-            0 => 0, // at the start, whatever stands above
-            _ => (after >> POSITION) as Turn,
-        };
-        let mut state = self.lock();
-        loop {
-            if let Some(listing) = state.kept.get(&(ino, turn)).cloned() {
-                return Ok(Reading { ino, turn, position, listing });
-            }
-            if !is_immutable || !state.under_way.contains(&ino) {
-                break;
-            }
-            state = self.done.wait(state).unwrap_or_else(PoisonError::into_inner);
+        let turn = (after >> POSITION) as Turn;
+        if position > 0
+            && !is_immutable
+            && let Some(listing) = self.under_way.get(&(ino, turn))
+        {
+            return Ok(Reading { ino, turn, position, listing });
         }
-        let _under_way = is_immutable.then(|| {
-            state.under_way.push(ino);
-            UnderWay(self, ino)
-        });
-        drop(state);
-        let listing = read()?;
-        let turn = if is_immutable || turn > 0 { turn } else { self.next() };
-        self.lock().kept.put((ino, turn), Arc::clone(&listing));
+        let turn = if is_immutable { 0 } else { self.next() };
+        let listing = self.under_way.get_or_make((ino, turn), read)?;
         Ok(Reading { ino, turn, position, listing })
     }
 
     /// Drops what somebody came to the end of. Should he go back, it is read anew.
     pub(super) fn end(&self, reading: &Reading) {
-        self.lock().kept.remove(&(reading.ino, reading.turn));
+        self.under_way.remove(&(reading.ino, reading.turn));
     }
 
     /// A turn that is not 0, and was not given out for long.
     fn next(&self) -> Turn {
         let last = self.last.fetch_add(1, Ordering::Relaxed);
         last % (Turn::MAX >> 1) + 1
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for UnderWay<'_> {
-    fn drop(&mut self) {
-        self.0.lock().under_way.retain(|&ino| ino != self.1);
-        self.0.done.notify_all();
     }
 }
 
@@ -178,10 +142,12 @@ impl Weigh for Arc<Listing> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
     use std::thread;
     use std::time::Duration;
 
     use super::*;
+    use crate::error::Error;
     use crate::tree::Child;
 
     const INO: u64 = 5;
@@ -203,10 +169,20 @@ mod tests {
         is_immutable: bool,
         names: &[&str],
     ) -> Vec<(u64, String)> {
-        let read = || Ok::<_, ()>(listing(names));
+        let read = || Ok(listing(names));
         let reading = listings.read(INO, after, is_immutable, read).unwrap();
         let shown = |entry: DirEntry| (entry.cookie, entry.name.to_str().unwrap().to_owned());
         reading.entries().map(shown).collect()
+    }
+
+    /// What the listings weigh that are kept.
+    fn kept(listings: &Listings) -> usize {
+        let kept = Cell::new(0);
+        listings.under_way.forget(|listing| {
+            kept.set(kept.get() + listing.weight());
+            false
+        });
+        kept.get()
     }
 
     #[test]
@@ -251,36 +227,34 @@ mod tests {
     fn what_was_read_to_its_end_is_not_kept() {
         let listings = Listings::new();
         for is_immutable in [true, false] {
-            let read = || Ok::<_, ()>(listing(&["a"]));
+            let read = || Ok(listing(&["a"]));
             let reading = listings.read(INO, 0, is_immutable, read).unwrap();
             let cookie = reading.entries().last().unwrap().cookie;
             listings.end(&reading);
-            assert!(listings.read(INO, cookie, is_immutable, || Err(())).is_err());
-            assert!(listings.lock().kept.all().is_empty());
+            let fails = || Err(Error::stale("it"));
+            assert!(listings.read(INO, cookie, is_immutable, fails).is_err());
+            assert_eq!(kept(&listings), 0);
         }
     }
 
     #[test]
     fn of_many_who_read_a_directory_at_once_one_lists_it() {
         let listings = Listings::new();
-        let (listed, failed) = (AtomicU32::new(0), AtomicU32::new(0));
+        let listed = AtomicU32::new(0);
         let slowly = || {
-            thread::sleep(Duration::from_millis(20));
-            match listed.fetch_add(1, Ordering::Relaxed) {
-                0 => Err(()), // only he who listed it is told
-                _ => Ok(listing(&["a"])),
-            }
+            listed.fetch_add(1, Ordering::Relaxed);
+            thread::sleep(Duration::from_millis(50));
+            Ok(listing(&["a"]))
         };
         thread::scope(|scope| {
             for _ in 0..8 {
-                scope.spawn(|| match listings.read(INO, 0, true, slowly) {
-                    Ok(reading) => assert_eq!(reading.entries().count(), 3),
-                    Err(()) => drop(failed.fetch_add(1, Ordering::Relaxed)),
+                scope.spawn(|| {
+                    let reading = listings.read(INO, 0, true, slowly).unwrap();
+                    assert_eq!(reading.entries().count(), 3);
                 });
             }
         });
-        assert_eq!((listed.into_inner(), failed.into_inner()), (2, 1));
-        assert!(listings.lock().under_way.is_empty());
+        assert_eq!(listed.into_inner(), 1);
     }
 
     #[test]
@@ -290,8 +264,7 @@ mod tests {
         for _ in 0..1000 {
             behind(&listings, 0, false, &names);
         }
-        let kept: usize =
-            listings.lock().kept.all().iter().map(|(_, listing)| listing.weight()).sum();
+        let kept = kept(&listings);
         assert!((BOUND / 2..=BOUND).contains(&kept), "{kept}");
     }
 }

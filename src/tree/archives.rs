@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::live::{Draft, Live, Part};
-use super::memo::Memo;
 use super::node::ArchiveNode;
 use super::saved::is_exact;
 use super::shelf::Shelf;
@@ -17,6 +16,7 @@ use crate::backing::Time;
 use crate::cache::Cache;
 use crate::digest::{ChainId, Digest, ImageId};
 use crate::error::{Error, Result};
+use crate::memo::Memo;
 use crate::metrics::{Kind, Usage};
 use crate::overlay::Stack;
 use crate::recipe::{Recipe, Verify};

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The modules from the top down. One may use those that stand below its line, and none beside it.
-const LAYERS: [&[&str]; 19] = [
+const LAYERS: [&[&str]; 20] = [
     &["main"],
     &["cli"],
     &["mount"],
@@ -23,6 +23,7 @@ const LAYERS: [&[&str]; 19] = [
     &["snapshot"],
     &["time"],
     &["backing"],
+    &["memo"],
     &["digest", "error", "metrics", "weighed"],
 ];
 

@@ -13,7 +13,7 @@ use crate::weighed::{Weigh, Weighed};
 
 /// Answers, each worked out by the first who asks while the others wait for it.
 #[derive(Debug)]
-pub(super) struct Memo<K: Hash + Eq, V>(Mutex<State<K, V>>);
+pub(crate) struct Memo<K: Hash + Eq, V>(Mutex<State<K, V>>);
 
 #[derive(Debug)]
 struct State<K: Hash + Eq, V> {
@@ -31,18 +31,23 @@ struct Work<V> {
 
 impl<K: Hash + Eq + Clone, V: Weigh + Clone> Memo<K, V> {
     /// Nothing yet; `bound` is how many bytes it may come to weigh.
-    pub(super) fn new(bound: usize) -> Memo<K, V> {
+    pub(crate) fn new(bound: usize) -> Memo<K, V> {
         let known = Weighed::new(bound);
         Memo(Mutex::new(State { known, under_way: HashMap::new(), usage: Usage::default() }))
     }
 
     /// The answer, where it is known.
-    pub(super) fn get(&self, key: &K) -> Option<V> {
+    pub(crate) fn get(&self, key: &K) -> Option<V> {
         self.lock().known.get(key).cloned()
     }
 
+    /// Forgets one answer.
+    pub(crate) fn remove(&self, key: &K) {
+        self.lock().known.remove(key);
+    }
+
     /// Forgets the answers of which that is true.
-    pub(super) fn forget(&self, is_wrong: impl Fn(&V) -> bool) {
+    pub(crate) fn forget(&self, is_wrong: impl Fn(&V) -> bool) {
         let known = self.lock().known.all();
         for (key, _) in known.iter().filter(|(_, value)| is_wrong(value)) {
             self.lock().known.remove(key);
@@ -53,7 +58,7 @@ impl<K: Hash + Eq + Clone, V: Weigh + Clone> Memo<K, V> {
     ///
     /// # Errors
     /// That of `make`, for all who wait for it; whoever asks later tries again.
-    pub(super) fn get_or_make(&self, key: K, make: impl FnOnce() -> Result<V>) -> Result<V> {
+    pub(crate) fn get_or_make(&self, key: K, make: impl FnOnce() -> Result<V>) -> Result<V> {
         let work = {
             let mut state = self.lock();
             if let Some(known) = state.known.get(&key).cloned() {
@@ -81,7 +86,7 @@ impl<K: Hash + Eq + Clone, V: Weigh + Clone> Memo<K, V> {
     }
 
     /// How often [`Memo::get_or_make`] had the answer, also where somebody was at it.
-    pub(super) fn usage(&self) -> Usage {
+    pub(crate) fn usage(&self) -> Usage {
         self.lock().usage
     }
 
