@@ -136,6 +136,26 @@ fn threads() -> usize {
     thread::available_parallelism().map_or(2, NonZero::get).clamp(2, 4)
 }
 
+/// Asks the kernel for what a connection needs that serves files as fast as it lets them be served.
+///
+/// # Errors
+/// EINVAL where the kernel refuses it.
+pub fn ask_for(config: &mut KernelConfig) -> io::Result<()> {
+    let wanted = InitFlags::FUSE_ASYNC_READ
+        | InitFlags::FUSE_ASYNC_DIO
+        | InitFlags::FUSE_PARALLEL_DIROPS
+        | InitFlags::FUSE_DO_READDIRPLUS
+        | InitFlags::FUSE_CACHE_SYMLINKS
+        | InitFlags::FUSE_NO_OPEN_SUPPORT
+        | InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP
+        | InitFlags::FUSE_ABORT_ERROR;
+    let offered = wanted & config.capabilities();
+    config.add_capabilities(offered).map_err(|_| io::ErrorKind::InvalidInput)?;
+    config.set_max_write(REQUEST).map_err(|_| io::ErrorKind::InvalidInput)?;
+    config.set_max_background(BACKGROUND).map_err(|_| io::ErrorKind::InvalidInput)?;
+    Ok(())
+}
+
 fn reader(request: &Request) -> Reader {
     Reader { uid: request.uid(), pid: request.pid() }
 }
@@ -245,19 +265,7 @@ impl Adapter {
 
 impl Filesystem for Adapter {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        let wanted = InitFlags::FUSE_ASYNC_READ
-            | InitFlags::FUSE_ASYNC_DIO
-            | InitFlags::FUSE_PARALLEL_DIROPS
-            | InitFlags::FUSE_DO_READDIRPLUS
-            | InitFlags::FUSE_CACHE_SYMLINKS
-            | InitFlags::FUSE_NO_OPEN_SUPPORT
-            | InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP
-            | InitFlags::FUSE_ABORT_ERROR;
-        let offered = wanted & config.capabilities();
-        config.add_capabilities(offered).map_err(|_| io::ErrorKind::InvalidInput)?;
-        config.set_max_write(REQUEST).map_err(|_| io::ErrorKind::InvalidInput)?;
-        config.set_max_background(BACKGROUND).map_err(|_| io::ErrorKind::InvalidInput)?;
-        Ok(())
+        ask_for(config)
     }
 
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
